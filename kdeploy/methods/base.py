@@ -1,0 +1,116 @@
+"""What a distillation method is: tensors in, loss out. No loop, no file, no device, no optimiser."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one network gave for a batch.
+
+    logits: `[B, C]`; features: one `[B, C_i, H_i, W_i]` for each tapped stage, shallow to deep;
+    embedding: `[B, D]`, the pooled features before the classifier.
+    """
+
+    logits: Tensor
+    features: Sequence[Tensor] = ()
+    embedding: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What some methods want to know beside the tensors.
+
+    index: `[B]` the samples' indices in the training set; epoch and step count from 0.
+    """
+
+    index: Tensor | None = None
+    epoch: int = 0
+    step: int = 0
+    epochs: int = 1
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of a network's outputs without the batch: what adapters are built from."""
+
+    classes: int
+    features: Sequence[tuple[int, int, int]] = ()
+    embedding: int | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method must be given; the loop taps and prepares just that."""
+
+    features: bool = False
+    embedding: bool = False
+    labels: bool = False
+    index: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A training that comes before the student's own, such as a paraphraser's (Factor Transfer)."""
+
+    name: str
+    epochs: int
+    lr: float = 0.1
+    options: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(nn.Module):
+    """A distillation method.
+
+    A subclass is one file with: a docstring a reader could re-implement from, `paper`, `year`, `formula`,
+    keyword-only options in `__init__` that become its recipe options, and `terms`.
+    """
+
+    paper: ClassVar[str]
+    year: ClassVar[int]
+    formula: ClassVar[str]
+    needs: ClassVar[Needs] = Needs()
+
+    @property
+    def default_weight(self) -> float:
+        """The weight of this term where the recipe sets none: the one behind the published figures."""
+        return 1.0
+
+    @property
+    def default_cross_entropy(self) -> float:
+        """The weight of cross-entropy where the recipe sets none."""
+        return 1.0
+
+    def phases(self) -> Sequence[Phase]:
+        """Trainings that come first; none for most methods."""
+        return ()
+
+    def phase_loss(self, phase: Phase, teacher: Outputs) -> Tensor:
+        """The loss of a phase from `phases`, on the teacher's outputs alone."""
+        raise ValueError(f"{type(self).__name__} declares no phase {phase.name!r}")
+
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """Make the adapters for these shapes; a method without adapters has nothing to do."""
+        return None
+
+    @abstractmethod
+    def terms(
+        self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None
+    ) -> dict[str, Tensor]:
+        """The named parts of the loss, each a scalar; their sum is the method's term.
+
+        target: `[B]` int64 labels, for methods that need them.
+        """
+
+    def forward(
+        self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None
+    ) -> Tensor:
+        """The method's own term: a scalar, without cross-entropy and without the recipe's weight."""
+        return torch.stack(list(self.terms(student, teacher, target, context).values())).sum()

@@ -1,0 +1,32 @@
+"""Objects from other people's code, named as `python:package.module:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from kdeploy.errors import UserError
+
+
+def load_object(reference: str) -> Any:
+    """Import what `python:package.module:attribute` names; the current folder is searched too.
+
+    Raises a UserError where the module or the attribute is not to be found. What the module itself raises
+    while it is imported is the user's own traceback and passes through.
+    """
+    scheme, _, rest = reference.partition(":")
+    module_name, _, attribute = rest.partition(":")
+    if scheme != "python" or not module_name or not attribute:
+        raise UserError(f"{reference!r} must be written python:package.module:name.")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{reference}: there is no module {error.name!r} here. Is its folder on PYTHONPATH?") from None
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise UserError(f"{reference}: the module {module_name} has no {attribute!r}.") from None

@@ -1,0 +1,242 @@
+"""The schema of a recipe. These models are the documentation: `kdeploy recipes --schema` prints them.
+
+Every model is frozen and refuses unknown keys. Units sit in the names of fields.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Spec(BaseModel):
+    """A part of a recipe: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class AugmentSpec(Spec):
+    """Random changes to training images, drawn for each image and epoch from the run's seed."""
+
+    crop: int = Field(4, ge=0, description="Pad by this many pixels of zeros, then crop back at random. 0: off.")
+    flip: bool = Field(True, description="Mirror left and right with probability 1/2.")
+
+
+class NormalizeSpec(Spec):
+    """Per-channel mean and standard deviation of images scaled to [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> NormalizeSpec:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}")
+        if any(value <= 0 for value in self.std):
+            raise ValueError("every std must be above 0")
+        return self
+
+
+class DataSpec(Spec):
+    """Where images and labels come from, and how they are split."""
+
+    source: str = Field(
+        "sklearn-digits",
+        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, or python:package.module:function.",
+    )
+    root: str | None = Field(None, description="Folder (or zip, for imagefolder) with the data. Relative to the recipe.")
+    download: bool = Field(True, description="Let torchvision download a data set that is not in `root`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of a python: source.")
+    validation: Fraction = Field(0.1, description="Share of train that is cut off for choices, balanced over classes.")
+    test: Fraction = Field(0.2, description="Share cut off for the final figure where the source has no test split.")
+    split_seed: int = Field(0, description="Seed of the splits; the same for all seeds of a run.")
+    limit: Positive | None = Field(None, description="Keep only this many training images, balanced over classes.")
+    size: Positive | None = Field(None, description="Resize images to this height and width in pixels.")
+    broken: Literal["stop", "skip"] = Field("stop", description="What to do about an image that cannot be read.")
+    normalize: NormalizeSpec | Literal["train"] = Field(
+        "train", description="Normalisation of networks that do not set their own; train: measured on the train split."
+    )
+    augment: AugmentSpec = Field(default_factory=lambda: AugmentSpec())
+
+
+class RenameSpec(Spec):
+    """A rule that renames the keys of a checkpoint: a regular expression and its replacement."""
+
+    pattern: str
+    replace: str
+
+
+class TrainSpec(Spec):
+    """How one network is trained."""
+
+    epochs: Positive = 20
+    batch: Positive = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    milestones: tuple[int, ...] = Field((), description="multistep: multiply lr by gamma after each of these epochs.")
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup_epochs: float = Field(0.0, ge=0, description="Rise linearly from 0 to lr over this many epochs.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast where the hardware multiplies it, else float32."
+    )
+    channels_last: bool | Literal["auto"] = "auto"
+    select: Literal["last", "validation"] = Field(
+        "last", description="Which epoch's weights are the result; both accuracies are reported."
+    )
+
+
+class NetworkSpec(Spec):
+    """A network: a zoo name, torchvision:NAME, timm:NAME or python:package.module:factory."""
+
+    model: str
+    width: float = Field(1.0, gt=0, description="Multiplies the channels of every layer of a zoo network.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further arguments of the model's factory.")
+    normalize: NormalizeSpec | None = Field(None, description="This network's own normalisation; default: the data's.")
+    checkpoint: str | None = Field(None, description="Weights to start from: safetensors, or a torch.save state dict.")
+    origin: str | None = Field(None, description="Whose checkpoint it is and where it is to be had.")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="What the checkpoint must hash to.")
+    rename: tuple[RenameSpec, ...] = Field((), description="Rules applied in order to the checkpoint's keys.")
+    class_map: tuple[int, ...] | None = Field(
+        None, description="class_map[k] is the network's output for the data's class k, where the orders differ."
+    )
+
+
+class TeacherSpec(NetworkSpec):
+    """The teacher: trained here, taken from a checkpoint, or both (fine-tuned)."""
+
+    train: TrainSpec | None = Field(None, description="Train (or fine-tune) it; without it the checkpoint is used as is.")
+    seed: int | None = Field(0, description="The teacher's own seed, so that --seeds shares one teacher; null: the run's.")
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> TeacherSpec:
+        if self.train is None and self.checkpoint is None and not self.model.startswith(("torchvision:", "timm:")):
+            raise ValueError("the teacher needs `train`, or `checkpoint`, or both")
+        return self
+
+
+class MethodSpec(Spec):
+    """One distillation method of a weighted sum; see `kdeploy methods`."""
+
+    method: str
+    weight: float | None = Field(None, description="Weight of this term; default: the method's own.")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DistillSpec(TrainSpec):
+    """How the student learns: the procedure, its methods, and the training of `TrainSpec`."""
+
+    procedure: str = "offline"
+    method: str | tuple[MethodSpec, ...] = Field("kd", description="A method's name, or a list of weighted methods.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method, where it is one name.")
+    weight: float | None = Field(None, description="Weight of the method, where it is one name; default: its own.")
+    cross_entropy: float | None = Field(None, ge=0, description="Weight of cross-entropy; default: the method's own.")
+    baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+
+    @model_validator(mode="after")
+    def _options_belong_to_one_method(self) -> DistillSpec:
+        if not isinstance(self.method, str) and (self.options or self.weight is not None):
+            raise ValueError("with a list of methods, options and weight belong to each entry of the list")
+        return self
+
+    @property
+    def methods(self) -> tuple[MethodSpec, ...]:
+        """The methods as a list, however they were written."""
+        if isinstance(self.method, str):
+            return (MethodSpec(method=self.method, weight=self.weight, options=self.options),)
+        return self.method
+
+
+class ExportSpec(Spec):
+    """Torch to ONNX."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = 18
+    preprocess: Literal["in-graph", "outside"] = Field(
+        "in-graph", description="in-graph: raw uint8 NHWC in, probabilities out; outside: normalised float32 NCHW, logits."
+    )
+
+
+class CalibrationSpec(Spec):
+    """Images on which activation ranges are measured; always real training images."""
+
+    samples: Positive = 256
+    method: Literal["minmax", "percentile", "entropy"] = "minmax"
+
+
+class EngineSpec(Spec):
+    """One engine to build from the student: a runtime and a precision."""
+
+    engine: str = "onnxruntime"
+    precision: Literal["float32", "int8"] = "float32"
+    scheme: Literal["auto", "x86-vnni", "x86-avx2", "arm64"] = Field(
+        "auto", description="int8 only: how the target quantises best; auto: from this machine's instruction set."
+    )
+    calibration: CalibrationSpec = Field(default_factory=lambda: CalibrationSpec())
+
+    @property
+    def name(self) -> str:
+        """The name of the engine's row and folder."""
+        return f"{self.engine}-{self.precision}"
+
+
+class BenchSpec(Spec):
+    """How long and how to measure."""
+
+    batch: tuple[Positive, ...] = (1,)
+    threads: Positive = 1
+    min_time_s: float = Field(10.0, gt=0)
+    min_count: Positive = Field(662, description="Fewest single calls at batch 1; p99 wants 662.")
+
+    @field_validator("batch")
+    @classmethod
+    def _has_batch_one(cls, batch: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in batch:
+            raise ValueError("batch must contain 1, the row every table shows")
+        return batch
+
+
+class GatesSpec(Spec):
+    """Bounds that must hold; one that does not gives exit status 3, after everything else is done."""
+
+    int8_drop_points: float | None = Field(1.0, ge=0, description="int8 may lose this much accuracy against float32.")
+    student_gain_points: float | None = Field(None, description="Distilled must beat alone by this many points.")
+
+
+class BundleSpec(Spec):
+    """What is shipped."""
+
+    engine: str = Field("auto", description="auto: the fastest engine that holds the gates; or an engine's row name.")
+    samples: int = Field(3, ge=0, description="Held-out images left beside the bundle.")
+
+
+class Recipe(Spec):
+    """From a teacher to measured engines."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    about: str = Field("", description="What this recipe shows, for `kdeploy recipes`.")
+    seed: int = 0
+    data: DataSpec = Field(default_factory=lambda: DataSpec())
+    teacher: TeacherSpec
+    student: NetworkSpec
+    distill: DistillSpec = Field(default_factory=lambda: DistillSpec())
+    export: ExportSpec = Field(default_factory=lambda: ExportSpec())
+    engines: tuple[EngineSpec, ...] = (EngineSpec(),)
+    bench: BenchSpec = Field(default_factory=lambda: BenchSpec())
+    gates: GatesSpec = Field(default_factory=lambda: GatesSpec())
+    bundle: BundleSpec = Field(default_factory=lambda: BundleSpec())
+
+    @model_validator(mode="after")
+    def _engines_differ(self) -> Recipe:
+        names = [engine.name for engine in self.engines]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the engine {twice[0]} is listed twice")
+        return self
