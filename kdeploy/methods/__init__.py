@@ -35,9 +35,9 @@ def __getattr__(name: str) -> Any:
 
 def names() -> list[str]:
     """The names of all methods: the files of this folder, and what other packages add."""
-    shipped = {path.stem.replace("_", "-") for path in Path(__file__).parent.glob("*.py")}
+    files = {path.stem for path in Path(__file__).parent.glob("*.py")} - _NOT_METHODS
     plugins = {entry.name for entry in importlib.metadata.entry_points(group=_GROUP)}
-    return sorted((shipped - _NOT_METHODS) | plugins)
+    return sorted({stem.replace("_", "-") for stem in files} | plugins)
 
 
 def check(name: str) -> None:

@@ -1,0 +1,79 @@
+"""The schema of a measurement: one JSON file each, raw samples kept, units in the names of fields."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A part of a measurement: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Percentile(Record):
+    """A latency percentile with its 99 % distribution-free interval from order statistics."""
+
+    value_ms: float
+    low_ms: float
+    high_ms: float
+
+
+class Latency(Record):
+    """Closed-loop calls at one batch size, after a warm-up."""
+
+    batch: int
+    count: int
+    warmup_count: int
+    duration_s: float
+    p50: Percentile
+    p90: Percentile | None
+    """None: this many samples cannot support it (p90 wants 64, p99 662)."""
+    p99: Percentile | None
+    throughput_per_s: float
+    """Images a second: batch * count / duration_s."""
+    samples_ms: tuple[float, ...]
+    """Every call, in order."""
+
+
+class Accuracy(Record):
+    """Top-1 accuracy from the engine itself, with its 95 % Wilson interval."""
+
+    split: str
+    samples: int
+    correct: int
+    value: float
+    low: float
+    high: float
+    per_class: dict[str, float]
+    predictions: tuple[int, ...]
+    """Predicted class of each sample, so that two engines can be compared sample by sample."""
+
+
+class Measurement(Record):
+    """Everything measured of one engine, network or file on one machine."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    """The row: teacher-pytorch, student-onnxruntime-int8, ..."""
+    role: str
+    """teacher, alone, student, or file for an artefact from outside a run."""
+    engine: str
+    precision: str
+    artifact: str
+    """SHA-256 of the engine's main file."""
+    size_bytes: int
+    parameters: int | None
+    macs: int | None
+    load_ms: float
+    first_inference_ms: float
+    threads: int
+    latency: tuple[Latency, ...]
+    accuracy: Accuracy | None
+    """None: no data to measure it on."""
+    session: dict[str, Any]
+    """What the engine says of itself: version, execution providers in use."""
+    machine: dict[str, Any]
+    measured_at: str
