@@ -1,0 +1,19 @@
+# Each target is a line or two of plain pip and Python; the README shows the same lines for those without make.
+PYTHON ?= python3
+
+.PHONY: install demo test
+
+install: .venv/.installed
+
+# The stamp: a second `make` installs again only when the project's metadata or the tested set has changed.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+demo: install
+	.venv/bin/kdeploy run quickstart
+
+test: install
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+	.venv/bin/pytest
