@@ -1,0 +1,78 @@
+"""The catalogue of sources, which is this folder's listing, and the way from a recipe to three splits.
+
+A source is one file here: its name is the file's, with hyphens for underscores. It gives
+
+- `USAGE`, how a recipe writes it; with a colon, a name has to follow the source's;
+- `load(spec, name, base) -> Source`, where `name` is what follows the first colon and `base` is the folder
+  that relative paths start from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from kdeploy.errors import UserError, nearest
+from kdeploy.recipe.schema import DataSpec
+from kdeploy.sources.base import Source, Splits
+from kdeploy.sources.checks import validate_source
+from kdeploy.sources.resize import resize
+from kdeploy.sources.splits import split
+
+_HELPERS = {"base", "catalogue", "checks", "decode", "resize", "splits", "tree"}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all sources, sorted; nothing is imported."""
+    files = {path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")}
+    return tuple(sorted(stem.replace("_", "-") for stem in files - _HELPERS))
+
+
+def usages() -> tuple[str, ...]:
+    """How a recipe writes each source, in the order of `names`."""
+    return tuple(str(_module(name).USAGE) for name in names())
+
+
+def check(source: str) -> None:
+    """Raise a UserError unless `source` is one that a recipe can name. Loads no data and no heavy library."""
+    kind, colon, rest = source.partition(":")
+    if kind not in names():
+        raise UserError(f"There is no data source {kind!r}.{nearest(kind, names())}")
+    usage = str(_module(kind).USAGE)
+    if ":" in usage and not rest:
+        raise UserError(f"The data source {source!r} lacks a name: write {usage}.")
+    if ":" not in usage and colon:
+        raise UserError(f"The data source {kind!r} takes no name: write {usage}, not {source!r}.")
+
+
+def load(spec: DataSpec, *, base: Path) -> Splits:
+    """Load what `spec` names and split it; relative paths start from `base`.
+
+    Raises a UserError for data that is missing, broken or does not fit together, and Unavailable where a
+    library that the source needs is not installed.
+    """
+    check(spec.source)
+    kind, _, name = spec.source.partition(":")
+    source: Source = _module(kind).load(spec, name, base)
+    validate_source(source, spec.source)
+    return split(resize(source, spec.size), spec)
+
+
+def fingerprint(splits: Splits) -> str:
+    """The SHA-256 over images, labels and classes of the three splits, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in (splits.train, splits.validation, splits.test):
+        header = {"shape": part.images.shape, "classes": part.classes}
+        digest.update(json.dumps(header, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(part.images).data)
+        digest.update(part.labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"kdeploy.sources.{name.replace('-', '_')}")

@@ -1,0 +1,58 @@
+"""A folder, or zip files, with one subfolder of images a class.
+
+    root/train/<class>/*.jpg        train set
+    root/test/<class>/*.jpg         test set; without it, one is cut off train
+    root/<class>/*.jpg              instead of both: all of it is the train set
+
+`root` may also be one zip file of such a tree, or a folder with several zip files that form it together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kdeploy import events
+from kdeploy.errors import UserError
+from kdeploy.recipe.schema import DataSpec
+from kdeploy.sources.base import ImageSet, Source
+from kdeploy.sources.checks import known_options, root_path, same_classes
+from kdeploy.sources.decode import decode
+from kdeploy.sources.tree import SUFFIXES, ImageFile, image_files
+
+USAGE = "imagefolder"
+_PARTS = ("train", "test")
+
+
+def load(spec: DataSpec, name: str, base: Path) -> Source:
+    """Decode the whole tree; classes are the folders' names, sorted."""
+    known_options(spec)
+    root = root_path(spec, base)
+    with image_files(root) as files:
+        placed = _place(files, root)
+        train, test = (tuple(sorted({klass for at, klass, _ in placed if at == part})) for part in _PARTS)
+        if test:
+            same_classes(train, test, str(root))
+        images, kept = decode([file for _, _, file in placed], spec.size, spec.broken)
+    labels = np.array([train.index(placed[number][1]) for number in kept], dtype=np.int64)
+    is_train = np.array([placed[number][0] == "train" for number in kept])
+    if not test:
+        return Source(ImageSet(images, labels, train), None)
+    return Source(
+        ImageSet(images[is_train], labels[is_train], train), ImageSet(images[~is_train], labels[~is_train], train)
+    )
+
+
+def _place(files: list[ImageFile], root: Path) -> list[tuple[str, str, ImageFile]]:
+    """The part, the class and the file of each image that belongs to train or test."""
+    tops = {file.parts[0] for file in files if len(file.parts) > 1}
+    if not tops:
+        raise UserError(f"{root} holds no folders of images ({', '.join(SUFFIXES)}); expected train/<class>/<image>.")
+    if tops.isdisjoint(_PARTS):
+        return [("train", file.parts[0], file) for file in files if len(file.parts) > 1]
+    if "train" not in tops:
+        raise UserError(f"{root} holds a folder test but no folder train.")
+    if unused := sorted(tops.difference(_PARTS)):
+        events.warn(f"{root}: only train and test are used, not {', '.join(unused)}; validation is cut off train.")
+    return [(file.parts[0], file.parts[1], file) for file in files if file.parts[0] in _PARTS and len(file.parts) > 2]

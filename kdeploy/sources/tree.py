@@ -1,0 +1,93 @@
+"""The image files of a tree of folders, on disk or inside zip files, which are read in memory and never unpacked."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from kdeploy.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+FILE_LIMIT_BYTES = 64 << 20
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file: `parts` is its path inside the tree, `where` names it in messages, `read` gives its bytes."""
+
+    parts: tuple[str, ...]
+    where: str
+    read: Callable[[], bytes]
+
+
+@contextmanager
+def image_files(root: Path) -> Iterator[list[ImageFile]]:
+    """The image files under `root`, sorted by path, readable inside the block.
+
+    root: a zip file, a folder holding zip files that form one tree together, or a plain folder. Hidden files
+    and files that are no images by name are left out. Raises a UserError for a zip file that is broken, holds
+    a name that leaves its folder, or holds a file of the same name as another.
+    """
+    archives = [root] if root.is_file() else sorted(root.glob("*.zip"))
+    with ExitStack() as stack:
+        files = [file for path in archives for file in _in_zip(path, stack)] if archives else _in_folder(root)
+        files.sort(key=lambda file: file.parts)
+        for one, other in pairwise(files):
+            if one.parts == other.parts:
+                raise UserError(f"{one.where} and {other.where} have the same name.")
+        yield files
+
+
+def _in_folder(root: Path) -> list[ImageFile]:
+    return [
+        ImageFile(parts, str(path), lambda path=path: _read_limited(path))  # type: ignore[misc]
+        for path in root.rglob("*")
+        if _is_image(parts := path.relative_to(root).parts) and path.is_file()
+    ]
+
+
+def _read_limited(path: Path) -> bytes:
+    if path.stat().st_size > FILE_LIMIT_BYTES:
+        raise ValueError(f"larger than {FILE_LIMIT_BYTES >> 20} MiB")
+    return path.read_bytes()
+
+
+def _in_zip(path: Path, stack: ExitStack) -> list[ImageFile]:
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise UserError(f"{path} is not a whole zip file: {error}.") from None
+    files = []
+    for entry in archive.infolist():
+        _refuse_hostile(path, entry)
+        parts = PurePosixPath(entry.filename).parts
+        if not entry.is_dir() and _is_image(parts):
+            files.append(ImageFile(parts, f"{path}:{entry.filename}", lambda entry=entry: archive.read(entry)))  # type: ignore[misc]
+    return files
+
+
+def _refuse_hostile(path: Path, entry: zipfile.ZipInfo) -> None:
+    """Raise a UserError for an entry whose name leaves its folder, that is encrypted, or that unpacks to too much.
+
+    zipfile never gives more bytes than the size that an entry declares, so checking that size is enough.
+    """
+    name = entry.orig_filename
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or re.match("[A-Za-z]:", name):
+        raise UserError(f"{path}: the entry {name!r} points outside of its folder; the file is not to be trusted.")
+    if entry.flag_bits & _ENCRYPTED:
+        raise UserError(f"{path}: the entry {name!r} is encrypted; kdeploy reads plain zip files only.")
+    if entry.file_size > FILE_LIMIT_BYTES and _is_image(PurePosixPath(name).parts):
+        raise UserError(
+            f"{path}: the entry {name!r} unpacks to {entry.file_size} bytes, over {FILE_LIMIT_BYTES >> 20} MiB."
+        )
+
+
+def _is_image(parts: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return bool(parts) and not hidden and parts[-1].lower().endswith(SUFFIXES)
