@@ -1,0 +1,54 @@
+"""Runtimes, one a file: the catalogue is this folder's listing.
+
+An engine's file holds one subclass of `base.Engine` whose `name` is the file's own. Files that begin with an
+underscore are private and no engines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from kdeploy.engines._folder import read_manifest, write_manifest
+from kdeploy.engines.base import Engine, Session
+from kdeploy.errors import Unavailable, UserError, nearest
+
+__all__ = ["find", "names", "open_engine", "read_manifest", "require", "write_manifest"]
+
+
+def names() -> list[str]:
+    """The engines that kdeploy knows, installed or not, sorted."""
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(__path__)
+        if module.name != "base" and not module.name.startswith("_")
+    )
+
+
+def find(name: str) -> Engine:
+    """The engine of this name; its runtime is not imported. Raises UserError for an unknown name."""
+    if name not in names():
+        raise UserError(f"There is no engine {name!r}.{nearest(name, names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Engine)]
+    return next(engine for engine in classes if getattr(engine, "name", None) == name)()
+
+
+def require(engine: Engine) -> None:
+    """Raise Unavailable, with the command that installs it, where the engine's runtime can't be used here."""
+    found = engine.available()
+    if not found.ok:
+        remedy = f" Type: {found.install}" if found.install else ""
+        raise Unavailable(f"The engine {engine.name} can't be used here: {found.reason}.{remedy}")
+
+
+def open_engine(folder: Path, *, threads: int) -> Session:
+    """Verify an engine folder against its manifest and open it with this many threads.
+
+    Raises UserError where the folder is not as its manifest says, Unavailable where the runtime is missing.
+    """
+    manifest = read_manifest(folder)
+    engine = find(manifest.engine)
+    require(engine)
+    return engine.open(folder, manifest, threads)

@@ -86,7 +86,6 @@ class Session(ABC):
 
     def close(self) -> None:
         """Release the engine."""
-        return None
 
     def __enter__(self) -> Session:
         return self
