@@ -96,6 +96,10 @@ class Method(nn.Module):
         """The loss of a phase from `phases`, on the teacher's outputs alone."""
         raise ValueError(f"{type(self).__name__} declares no phase {phase.name!r}")
 
+    def end_phase(self, phase: Phase) -> None:
+        """Called when a phase is over, so that what it trained can be frozen."""
+        return None
+
     def build(self, student: Shapes, teacher: Shapes) -> None:
         """Make the adapters for these shapes; a method without adapters has nothing to do."""
         return None

@@ -1,0 +1,33 @@
+"""Procedures: what is trained, on what, in which order. One a file, over the one loop."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdeploy.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from kdeploy.training.procedures.base import Procedure
+
+_NOT_PROCEDURES = {"__init__", "base"}
+
+
+def names() -> list[str]:
+    """The names of all procedures: the files of this folder; needs no torch."""
+    files = {path.stem for path in Path(__file__).parent.glob("*.py")} - _NOT_PROCEDURES
+    return sorted(stem.replace("_", "-") for stem in files)
+
+
+def check(name: str) -> None:
+    """Raise a UserError where there is no such procedure; needs no torch."""
+    if name not in names():
+        raise UserError(f"There is no procedure {name!r}.{nearest(name, names())}")
+
+
+def find(name: str) -> Procedure:
+    """The procedure of this name: the object PROCEDURE of its file."""
+    check(name)
+    procedure: Procedure = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PROCEDURE
+    return procedure

@@ -1,0 +1,102 @@
+"""Orders the stages of a recipe and skips what is done; nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdeploy import artifacts, events, recipe as recipes
+from kdeploy.errors import UserError
+from kdeploy.provenance import RECORD, RunRecord, StageRecord
+from kdeploy.recipe.schema import Recipe
+from kdeploy.stages.base import Run, Stage
+
+RECIPE = "recipe.yaml"
+
+
+def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False) -> Run:
+    """Open the run folder of a recipe, new or with what is done already.
+
+    A folder that holds a run of another recipe is a UserError that shows the difference; `fresh` removes
+    the old run first. A folder that holds something else is never touched.
+    """
+    resolved = recipes.dump(recipe)
+    if fresh and (folder / RECORD).is_file():
+        shutil.rmtree(folder)
+    if (folder / RECORD).is_file():
+        _require_same(folder, resolved)
+        return Run(recipe, folder, RunRecord.read(folder), device)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and is not a run. Choose another place with --out DIR.")
+    artifacts.write_text(folder / RECIPE, resolved)
+    record = RunRecord.new(recipe.name, recipe.seed)
+    record.write(folder)
+    return Run(recipe, folder, record, device)
+
+
+def reopen(folder: Path, *, device: str = "auto") -> Run:
+    """Open a run folder with the recipe that it was made from."""
+    record = RunRecord.read(folder)
+    return Run(recipes.load(str(folder / RECIPE)), folder, record, device)
+
+
+def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) -> None:
+    """Run the stages in order; one whose inputs have not changed is skipped.
+
+    siblings: run folders, other seeds of the same recipe, whose outputs are taken over where the inputs are
+    the same, so that one teacher serves all seeds.
+    """
+    for stage in stages:
+        inputs = dict(stage.inputs(run))
+        key = artifacts.sha256_json(inputs)
+        if run.record.finished(stage.name, key, run.folder):
+            events.say(f"{stage.name}: done before")
+            continue
+        if _take_over(run, stage.name, key, siblings):
+            continue
+        started = time.monotonic()
+        outputs = list(stage.run(run))
+        run.record.enter(stage.name, inputs, outputs, run.folder, started)
+
+
+def _require_same(folder: Path, resolved: str) -> None:
+    old = (folder / RECIPE).read_text(encoding="utf-8")
+    if old == resolved:
+        return
+    lines = difflib.unified_diff(old.splitlines(), resolved.splitlines(), "the run", "this recipe", lineterm="", n=1)
+    raise UserError(
+        f"{folder} holds a run of another recipe:\n"
+        + "\n".join(line for line in lines if not line.startswith("@@"))
+        + f"\nType --fresh to remove that run and start again, or --out DIR to keep it."
+    )
+
+
+def _take_over(run: Run, stage: str, key: str, siblings: Sequence[Path]) -> bool:
+    """Link the outputs of a sibling's finished stage into this run; whether there was one."""
+    for sibling in siblings:
+        if sibling == run.folder or not (sibling / RECORD).is_file():
+            continue
+        record = RunRecord.read(sibling)
+        if not record.finished(stage, key, sibling):
+            continue
+        for name in record.stages[stage].outputs:
+            _link(sibling / name, run.folder / name)
+        run.record.stages[stage] = StageRecord(**record.stages[stage].model_dump())
+        run.record.write(run.folder)
+        events.say(f"{stage}: taken over from {sibling}")
+        return True
+    return False
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        with artifacts.atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,69 @@
+"""What the schema alone cannot know: that the things named exist. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdeploy import engines, methods, models, sources
+from kdeploy.errors import KdeployError, UserError
+from kdeploy.recipe.schema import NetworkSpec, Recipe
+from kdeploy.training import procedures
+
+Locate = Callable[[tuple[str | int, ...]], str]
+
+
+def check(recipe: Recipe, locate: Locate) -> None:
+    """Raise a UserError that names the place of the first thing that does not exist.
+
+    locate: from a location in the recipe, such as ("teacher", "model"), to where that was written.
+    """
+    _at(locate, ("data", "source"), sources.check, recipe.data.source)
+    _at(locate, ("distill", "procedure"), procedures.check, recipe.distill.procedure)
+    for method in recipe.distill.methods:
+        _at(locate, ("distill", "method"), methods.check, method.method)
+    for number, engine in enumerate(recipe.engines):
+        _at(locate, ("engines", number, "engine"), engines.find, engine.engine)
+    _network(recipe.teacher, "teacher", locate)
+    _network(recipe.student, "student", locate)
+    _data_is_there(recipe, locate)
+    _bundle_is_built(recipe, locate)
+
+
+def _at(locate: Locate, location: tuple[str | int, ...], check: Callable[[str], object], name: str) -> None:
+    try:
+        check(name)
+    except KdeployError as error:
+        raise UserError(f"{locate(location)}: {error}") from None
+
+
+def _network(spec: NetworkSpec, role: str, locate: Locate) -> None:
+    _at(locate, (role, "model"), models.check, spec.model)
+    if spec.checkpoint is None:
+        if spec.sha256 is not None:
+            raise UserError(
+                f"{locate((role, 'sha256'))}: the {role} of this recipe is somebody else's checkpoint "
+                f"({spec.origin or 'see its SHA-256'}). Get the file and type --set {role}.checkpoint=PATH."
+            )
+    elif not Path(spec.checkpoint).is_file():
+        raise UserError(f"{locate((role, 'checkpoint'))}: there is no file {spec.checkpoint}.")
+
+
+def _data_is_there(recipe: Recipe, locate: Locate) -> None:
+    root = recipe.data.root
+    needs_root = recipe.data.source in ("imagefolder", "idx")
+    if needs_root and root is None:
+        raise UserError(
+            f"{locate(('data', 'source'))}: the source {recipe.data.source} needs a place. Type --set data.root=PATH."
+        )
+    if needs_root and root is not None and not Path(root).exists():
+        raise UserError(f"{locate(('data', 'root'))}: there is no folder or file {root}.")
+
+
+def _bundle_is_built(recipe: Recipe, locate: Locate) -> None:
+    built = ["auto", *(engine.name for engine in recipe.engines)]
+    if recipe.bundle.engine not in built:
+        raise UserError(
+            f"{locate(('bundle', 'engine'))}: {recipe.bundle.engine!r} is not among the engines of this recipe: "
+            f"{', '.join(built)}."
+        )

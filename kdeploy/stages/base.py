@@ -1,0 +1,77 @@
+"""What a stage of a run is, and the run that it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kdeploy import artifacts, sources
+from kdeploy.provenance import RunRecord
+from kdeploy.recipe.schema import Recipe
+from kdeploy.sources.base import Splits
+
+if TYPE_CHECKING:
+    from kdeploy.training.procedures.base import Workshop
+
+
+@dataclass
+class Run:
+    """A run folder with its recipe and record."""
+
+    recipe: Recipe
+    folder: Path
+    record: RunRecord
+    device: str = "auto"
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The data, read once a process."""
+        return sources.load(self.recipe.data, base=self.folder)
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """What trainings work with, made once so that its tensors are."""
+        from kdeploy.training.procedures.base import Workshop
+        from kdeploy.training.setup import choose_device
+
+        return Workshop(
+            recipe=self.recipe,
+            base=self.folder,
+            networks=self.folder / "networks",
+            splits=self.splits,
+            device=choose_device(self.device),
+        )
+
+    def outputs_of(self, *stages: str) -> dict[str, str]:
+        """The hashes of what earlier stages wrote: the part of a stage's inputs that lies on disk."""
+        return {name: digest for stage in stages for name, digest in self.record.stages[stage].outputs.items()}
+
+    def files(self, *patterns: str) -> list[Path]:
+        """The files of the run folder that match these patterns."""
+        return sorted(path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file())
+
+
+class Stage(Protocol):
+    """One step of a run. It reads artefacts of the folder, and writes others."""
+
+    name: str
+
+    def inputs(self, run: Run) -> Mapping[str, Any]:
+        """What decides its outputs, JSON-able: parts of the recipe and hashes of earlier artefacts."""
+
+    def run(self, run: Run) -> Sequence[Path]:
+        """Do the work; return the files written."""
+
+
+def spec(part: Any) -> Any:
+    """A part of a recipe as plain JSON."""
+    return part.model_dump(mode="json")
+
+
+def folder_hash(folder: Path) -> str:
+    """A hash of the names and contents of all files of a folder."""
+    files = {str(p.relative_to(folder)): artifacts.sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return artifacts.sha256_json(files)

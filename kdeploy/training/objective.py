@@ -1,0 +1,98 @@
+"""What a training minimises: cross-entropy alone, or with distillation methods beside it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdeploy.loading import Batch
+from kdeploy.methods.base import Context, Method, Outputs, Phase
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of an objective: the scalar to minimise, its named parts, and the logits `[B, classes]`."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    logits: Tensor
+
+
+class Objective(nn.Module):
+    """Network and batch in, loss out. Its parameters (a method's adapters) are trained with the network's."""
+
+    @abstractmethod
+    def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
+        """The loss of `network` on `batch`; called once a step."""
+
+
+class CrossEntropy(Objective):
+    """Mean cross-entropy with the labels."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
+        logits = network(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        return Step(loss, {"cross_entropy": loss}, logits)
+
+
+class Distillation(Objective):
+    """cross_entropy * CE + sum of weight * method, with a teacher in evaluation mode that is not trained.
+
+    teacher: images `[B, C, H, W]` to logits `[B, classes]`. It is kept out of this module's parameters and
+    state, so that neither the optimiser nor a checkpoint can hold it.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        methods: list[tuple[Method, float]],
+        cross_entropy: float,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._teacher = (teacher,)
+        self.methods = nn.ModuleList(method for method, _ in methods)
+        self.weights = tuple(weight for _, weight in methods)
+        self.cross_entropy = cross_entropy
+        self.label_smoothing = label_smoothing
+
+    @property
+    def teacher(self) -> nn.Module:
+        return self._teacher[0]
+
+    def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
+        with torch.no_grad():
+            taught = Outputs(logits=self.teacher(batch.images))
+        student = Outputs(logits=network(batch.images))
+        terms = {}
+        if self.cross_entropy > 0:
+            loss = F.cross_entropy(student.logits, batch.labels, label_smoothing=self.label_smoothing)
+            terms["cross_entropy"] = self.cross_entropy * loss
+        for method, weight in zip(self.methods, self.weights, strict=True):
+            for name, value in method.terms(student, taught, batch.labels, context).items():
+                terms[name] = weight * value
+        return Step(torch.stack(list(terms.values())).sum(), terms, student.logits)
+
+
+class PhaseLoss(Objective):
+    """The loss of a phase that a method declares, on the teacher's outputs; the method is what is trained."""
+
+    def __init__(self, teacher: nn.Module, method: Method, phase: Phase) -> None:
+        super().__init__()
+        self._teacher = (teacher,)
+        self._method = (method,)
+        self.phase = phase
+
+    def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
+        with torch.no_grad():
+            taught = Outputs(logits=self._teacher[0](batch.images))
+        loss = self._method[0].phase_loss(self.phase, taught)
+        return Step(loss, {self.phase.name: loss}, taught.logits)

@@ -1,0 +1,166 @@
+"""What a procedure is made of: jobs, each of which trains one network of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from kdeploy import models
+from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, channel_statistics
+from kdeploy.models.checkpoints import load_into
+from kdeploy.models.classifier import Classifier
+from kdeploy.models.storage import load_network, save_network
+from kdeploy.recipe.schema import NetworkSpec, NormalizeSpec, Recipe, TrainSpec
+from kdeploy.sources.base import Splits
+from kdeploy.training import loop, setup, state
+from kdeploy.training.evaluate import accuracy, predict
+from kdeploy.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training of one network.
+
+    role: its name and its folder under `networks/`; needs: roles that come before it; inputs: the parts of
+    the recipe that decide its weights, by which a finished job is known; seed: its own seed.
+    """
+
+    role: str
+    run: Callable[[Workshop], None]
+    inputs: Mapping[str, Any]
+    seed: int
+    needs: tuple[str, ...] = ()
+
+
+class Procedure(Protocol):
+    """Turns a recipe into jobs, in order. The last of `exported` roles is the student."""
+
+    about: str
+
+    def jobs(self, recipe: Recipe) -> list[Job]: ...
+
+
+@dataclass
+class Workshop:
+    """What a job works with: the recipe, the data, the device, and the networks finished before it."""
+
+    recipe: Recipe
+    base: Path
+    """Folder that relative paths of the recipe start from."""
+    networks: Path
+    splits: Splits
+    device: torch.device
+    _tensors: dict[str, TensorSet] = field(default_factory=dict)
+
+    @cached_property
+    def normalize(self) -> NormalizeSpec:
+        """The data's normalisation, for networks that do not set their own."""
+        asked = self.recipe.data.normalize
+        return channel_statistics(self.splits.train) if asked == "train" else asked
+
+    def make(self, spec: NetworkSpec, seed: int) -> Classifier:
+        """A network as its spec says, with weights from `seed` or from its checkpoint."""
+        state.seed_everything(seed)
+        channels = self.splits.shape[2]
+        classes = len(self.splits.classes) if spec.class_map is None else _own_classes(spec, len(self.splits.classes))
+        network = models.create(spec, classes=classes, channels=channels)
+        if spec.checkpoint is not None:
+            load_into(network, spec, base=self.base)
+        normalize = spec.normalize or self.normalize
+        return Classifier(network, normalize.mean, normalize.std, spec.class_map)
+
+    def load(self, role: str) -> Classifier:
+        """A network finished earlier, in evaluation mode and frozen."""
+        classifier, _ = load_network(self.networks / role)
+        classifier.eval().requires_grad_(False)
+        return classifier
+
+    def tensors(self, split: str) -> TensorSet:
+        """A split as tensors on the device, made once."""
+        if split not in self._tensors:
+            self._tensors[split] = TensorSet.from_images(getattr(self.splits, split), self.device)
+        return self._tensors[split]
+
+    def training(self, spec: TrainSpec, seed: int) -> TrainBatches:
+        """Augmented training batches; order and views depend on the seed alone."""
+        return TrainBatches(self.tensors("train"), batch=spec.batch, seed=seed, augment=self.recipe.data.augment)
+
+    def validation(self) -> EvalBatches:
+        return EvalBatches(self.tensors("validation"))
+
+    def score(self, classifier: nn.Module, spec: TrainSpec) -> float:
+        """Accuracy on validation."""
+        decided = setup.choose(spec, self.device)
+        decided.place(classifier)
+        return accuracy(*predict(classifier, self.validation(), decided))
+
+    def train(
+        self,
+        role: str,
+        classifier: Classifier,
+        objective: Objective,
+        spec: TrainSpec,
+        seed: int,
+        *,
+        network_spec: NetworkSpec,
+        teacher: Classifier | None = None,
+    ) -> None:
+        """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
+
+        Where the epoch chosen on validation is not the one that is kept, its weights are written too, as
+        `<role>-chosen` (or `<role>-last`), so that both can be measured.
+        """
+        folder = self.networks / role
+        decided = setup.choose(spec, self.device)
+        fitted = loop.fit(
+            classifier,
+            objective,
+            train=self.training(spec, seed),
+            validation=self.validation(),
+            spec=spec,
+            setup=decided,
+            folder=folder,
+            label=role,
+        )
+        last = {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}
+        keep_chosen = spec.select == "validation"
+        kept, other = (fitted.chosen_weights, last) if keep_chosen else (last, fitted.chosen_weights)
+        if fitted.chosen_epoch != len(fitted.metrics) - 1:
+            classifier.load_state_dict(other)
+            self.save(classifier, role, network_spec, stem=f"{role}-{'last' if keep_chosen else 'chosen'}")
+        classifier.load_state_dict(kept)
+        agreement = None if teacher is None else self._agreement(classifier, teacher, decided)
+        loop.write_history(folder, fitted, selected=spec.select, teacher_agreement=agreement)
+        self.save(classifier, role, network_spec)
+        for path in folder.rglob(state.STATE):
+            path.unlink()
+
+    def save(self, classifier: Classifier, role: str, spec: NetworkSpec, *, stem: str | None = None) -> None:
+        """Write a network alone: weights as safetensors, and a JSON that says how to build it."""
+        height, width, channels = self.splits.shape
+        card = {
+            "model": spec.model,
+            "width": spec.width,
+            "options": spec.options,
+            "classes": list(self.splits.classes),
+            "image": {"height": height, "width": width, "channels": channels},
+        }
+        save_network(self.networks / role, classifier, card, stem=stem or role)
+
+    def _agreement(self, student: Classifier, teacher: Classifier, decided: setup.Setup) -> float:
+        """Share of validation samples on which student and teacher predict the same class."""
+        ours, _ = predict(student, self.validation(), decided)
+        theirs, _ = predict(teacher, self.validation(), decided)
+        return (ours.argmax(dim=1) == theirs.argmax(dim=1)).double().mean().item()
+
+
+def _own_classes(spec: NetworkSpec, classes: int) -> int:
+    """How many classes a network with a class map has itself: what it was trained on, if its options say so."""
+    assert spec.class_map is not None
+    return int(spec.options.get("num_classes", max(*spec.class_map, classes - 1) + 1))

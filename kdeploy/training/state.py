@@ -1,0 +1,82 @@
+"""The state of a training on disk: all that is needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdeploy import artifacts, events
+
+STATE = "state.pt"
+METRICS = "metrics.jsonl"
+
+
+class Progress:
+    """What changes while a network is trained, saved whole after each epoch."""
+
+    def __init__(
+        self, network: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
+    ) -> None:
+        self.network = network
+        self.objective = objective
+        self.optimizer = optimizer
+        self.path = folder / STATE
+        self.chosen: dict[str, Tensor] = {}
+
+    def save(self, history: list[dict[str, Any]], *, chosen: bool) -> None:
+        """Write the state after an epoch; `chosen`: this epoch is the best on validation so far."""
+        if chosen:
+            self.chosen = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        content = {
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "chosen": self.chosen,
+            "history": history,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        with artifacts.atomic_path(self.path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self) -> list[dict[str, Any]]:
+        """Take up a state that is there and return the epochs done; [] where there is none."""
+        if not self.path.exists():
+            return []
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            events.warn(f"{self.path} is damaged ({type(error).__name__}); this training starts again.")
+            return []
+        self.network.load_state_dict(content["network"])
+        self.objective.load_state_dict(content["objective"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.chosen = content["chosen"]
+        torch.set_rng_state(content["torch_rng"])
+        if content["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["cuda_rng"])
+        history: list[dict[str, Any]] = content["history"]
+        return history
+
+    def clear(self) -> None:
+        """Remove the state of a training that is finished and saved."""
+        self.path.unlink(missing_ok=True)
+
+
+def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write `metrics.jsonl`, one line an epoch."""
+    artifacts.write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in history))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every random generator that a training may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - other people's models may draw from it
+    torch.manual_seed(seed)

@@ -1,0 +1,101 @@
+"""Is the teacher any good on this data? Asked before anything long is started."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from kdeploy import events
+from kdeploy.errors import GateFailed
+from kdeploy.models.classifier import Classifier
+from kdeploy.recipe.schema import TrainSpec
+from kdeploy.training import setup
+from kdeploy.training.evaluate import accuracy, predict
+
+if TYPE_CHECKING:
+    from kdeploy.training.procedures.base import Workshop
+
+_BETTER = 0.05
+"""A suggestion must gain this share of accuracy to be worth making."""
+_NORMALIZATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What validation says of a teacher: accuracy and chance level as shares, and what would do better."""
+
+    accuracy: float
+    chance: float
+    near_chance: bool
+    suggestions: tuple[str, ...]
+
+
+def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None:
+    """Say the teacher's accuracy on validation; near chance raises GateFailed with what to try.
+
+    A teacher well above chance whose classes would fit better in another order is a warning.
+    """
+    decided = setup.choose(TrainSpec(), shop.device)
+    decided.place(teacher)
+    logits, labels = predict(teacher, shop.validation(), decided)
+    examined = examine(logits, labels)
+    if examined.near_chance:
+        better = (*examined.suggestions, *_try_normalizations(teacher, shop, decided, examined.accuracy))
+        hint = " ".join(better) or (
+            "Check teacher.normalize (what it was trained with), teacher.class_map (its order of classes) and the rename rules."
+        )
+        raise GateFailed(
+            f"{what} is near chance on validation: {examined.accuracy:.1%} of {len(labels)} images, "
+            f"chance is {examined.chance:.1%}. {hint}"
+        )
+    events.say(f"{what}: {examined.accuracy:.1%} on {len(labels)} validation images")
+    for suggestion in examined.suggestions:
+        events.warn(f"{what} may have its classes in another order. {suggestion}")
+
+
+def examine(logits: Tensor, labels: Tensor) -> Examined:
+    """Compare logits `[N, classes]` with labels `[N]`: accuracy, chance, and a class map that fits better.
+
+    Chance is the share of the commonest class; near chance is below three standard errors above it. The
+    class map comes from the assignment of outputs to classes that maximises the agreement on these samples.
+    """
+    total, outputs = logits.shape
+    counts = torch.bincount(labels, minlength=outputs).double()
+    chance = (counts.max() / total).item()
+    score = accuracy(logits, labels)
+    near = score < chance + 3 * math.sqrt(chance * (1 - chance) / total)
+    confusion = torch.zeros(outputs, outputs, dtype=torch.int64)
+    confusion.index_put_((labels, logits.argmax(dim=1)), torch.ones(total, dtype=torch.int64), accumulate=True)
+    _, best = linear_sum_assignment(-confusion.numpy())
+    mapped = confusion[torch.arange(outputs), torch.from_numpy(best)].sum().item() / total
+    suggestions = ()
+    if mapped > score + _BETTER and mapped > chance + 4 * math.sqrt(outputs * chance * (1 - chance) / total):
+        order = ", ".join(str(index) for index in best)
+        suggestions = (f"teacher.class_map: [{order}] would give {mapped:.1%}.",)
+    return Examined(score, chance, near, suggestions)
+
+
+def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setup, score: float) -> tuple[str, ...]:
+    """The commonly used normalisation with which this teacher does clearly better, if one does."""
+    channels = shop.splits.shape[2]
+    found = []
+    for name, (mean, std) in _NORMALIZATIONS.items():
+        if channels == 1:
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        other = Classifier(teacher.network, mean, std, teacher.class_map)
+        decided.place(other)
+        gained = accuracy(*predict(other, shop.validation(), decided))
+        found.append((gained, name, mean, std))
+    gained, name, mean, std = max(found)
+    if gained < score + _BETTER:
+        return ()
+    return (f"teacher.normalize: {{mean: {list(mean)}, std: {list(std)}}} ({name}) would give {gained:.1%}.",)
