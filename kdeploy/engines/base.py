@@ -86,6 +86,7 @@ class Session(ABC):
 
     def close(self) -> None:
         """Release the engine."""
+        return
 
     def __enter__(self) -> Session:
         return self

@@ -114,6 +114,7 @@ class OnnxSession(Session):
     def __init__(self, session: Any, threads: int, path: Path) -> None:
         self._session = session
         self._threads = threads
+        self._path = path
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise UserError(f"{path} has {len(inputs)} inputs; kdeploy runs networks with one.")
@@ -133,7 +134,7 @@ class OnnxSession(Session):
         """One synchronous inference; a network with several outputs computes all and returns the first."""
         bound = self._bound
         if bound is None or bound.input.shape != images.shape:
-            bound = self._bound = self._bind(images)
+            return self._first_run(images)
         np.copyto(bound.input, images, casting="no")
         self._session.run_with_iobinding(bound.binding)
         return bound.outputs[0].copy()
@@ -160,12 +161,21 @@ class OnnxSession(Session):
         self._bound = None
         self._session = None
 
-    def _bind(self, images: NDArray[Any]) -> _Bound:
+    def _first_run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Run a shape for the first time, and bind buffers for the runs that follow.
+
+        The shapes of the outputs are known for certain only after a run.
+        """
         if images.dtype != self.input_dtype:
             raise ValueError(f"{self.input_name} takes {self.input_dtype}, not {images.dtype}")
-        # The shapes of the outputs are known for certain only after a run.
-        first = self._session.run(self._output_names, {self.input_name: np.ascontiguousarray(images)})
-        return _Bound(self._session.io_binding(), self.input_name, images, self._output_names, first)
+        try:
+            outputs = self._session.run(self._output_names, {self.input_name: np.ascontiguousarray(images)})
+        except Exception as error:  # as in _open
+            shape = list(images.shape)
+            raise UserError(f"ONNX Runtime can't run {self._path} on an input of {shape}: {_reason(error)}.") from None
+        self._bound = _Bound(self._session.io_binding(), self.input_name, images, self._output_names, outputs)
+        first: NDArray[np.float32] = outputs[0]
+        return first
 
 
 class _Bound:
