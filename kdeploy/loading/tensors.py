@@ -21,7 +21,7 @@ class TensorSet:
     @classmethod
     def from_images(cls, images: ImageSet, device: torch.device | str) -> TensorSet:
         """Copy the arrays of `images` to `device`, channels first."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images.images.transpose(0, 3, 1, 2)))
+        pixels = torch.from_numpy(np.array(images.images.transpose(0, 3, 1, 2), order="C"))
         return cls(pixels.to(device), torch.from_numpy(images.labels.copy()).to(device))
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 A source is one file here: its name is the file's, with hyphens for underscores. It gives
 
-- `USAGE`, how a recipe writes it; with a colon, a name has to follow the source's;
+- `USAGE`, how a recipe writes it: the name, and what follows it after colons;
 - `load(spec, name, base) -> Source`, where `name` is what follows the first colon and `base` is the folder
   that relative paths start from.
 """
@@ -40,14 +40,13 @@ def usages() -> tuple[str, ...]:
 
 def check(source: str) -> None:
     """Raise a UserError unless `source` is one that a recipe can name. Loads no data and no heavy library."""
-    kind, colon, rest = source.partition(":")
+    kind = source.partition(":")[0]
     if kind not in names():
         raise UserError(f"There is no data source {kind!r}.{nearest(kind, names())}")
     usage = str(_module(kind).USAGE)
-    if ":" in usage and not rest:
-        raise UserError(f"The data source {source!r} lacks a name: write {usage}.")
-    if ":" not in usage and colon:
-        raise UserError(f"The data source {kind!r} takes no name: write {usage}, not {source!r}.")
+    parts = source.split(":")
+    if len(parts) != len(usage.split(":")) or not all(parts):
+        raise UserError(f"The data source {source!r} must be written {usage}.")
 
 
 def load(spec: DataSpec, *, base: Path) -> Splits:

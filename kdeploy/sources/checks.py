@@ -24,6 +24,8 @@ def validate(images: ImageSet, where: str) -> None:
         raise UserError(f"{where}: labels are {labels.dtype}; convert them to int64.")
     if labels.shape != pixels.shape[:1]:
         raise UserError(f"{where}: {len(pixels)} images have labels of the shape {list(labels.shape)}.")
+    if not isinstance(classes, tuple) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{where}: classes must be a tuple of strings, not {classes!r}.")
     if len(classes) < 2:
         raise UserError(f"{where}: there is one class, {list(classes)}; a classifier needs at least two.")
     if len(set(classes)) < len(classes):

@@ -1,9 +1,10 @@
-"""Image files to one array, in threads: Pillow lets go of Python's lock while it decodes."""
+"""Pictures to one array, in threads: Pillow lets go of Python's lock while it decodes."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,15 +13,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdeploy import events
-from kdeploy.errors import UserError
-from kdeploy.sources.tree import ImageFile
+from kdeploy.errors import KdeployError, UserError
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 _GRAY = ("1", "L")
 _COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "CMYK", "YCbCr")
 _PIXEL_LIMIT = 89_478_485  # where Pillow begins to warn of a decompression bomb: a quarter of a GiB as RGB
+_SMALL = 64 * 64  # below this many pixels, threads wait for Python's lock longer than they decode
 _CHUNK = 128
 _NAMED = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image still to be decoded: `where` names it in messages."""
+
+    where: str
+    open: Callable[[], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -32,25 +41,33 @@ class _Outcome:
     other_size: tuple[int, int] | None = None
 
 
-def decode(files: list[ImageFile], size: int | None, broken: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Decode all files into `[N, H, W, C]`, C = 1 where every image is gray, else 3 (RGB, alpha dropped).
+def open_image(content: bytes) -> Image.Image:
+    """Open an image file's bytes with one of the formats that kdeploy reads; its pixels are decoded later."""
+    return Image.open(io.BytesIO(content), formats=_FORMATS)
 
-    size: resize to this height and width; None: all images must have one size. broken: "stop" raises a UserError
-    that names up to three unreadable files, "skip" leaves them out with a warning. Also returned is the index of
-    each image in `files`. EXIF orientation is not applied. A UserError, too, where the images would take more
-    than half of this machine's memory.
+
+def decode(pictures: Sequence[Picture], size: int | None, broken: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Decode all pictures into `[N, H, W, C]`, C = 1 where every one is gray, else 3 (RGB, alpha dropped).
+
+    size: resize to this height and width; None: all must have one size. broken: "stop" raises a UserError that
+    names up to three unreadable ones, "skip" leaves them out with a warning. Also returned is the index of each
+    image in `pictures`. EXIF orientation is not applied. A UserError, too, where the images would take more than
+    half of this machine's memory.
     """
-    width, height = (size, size) if size is not None else _first_size(files)
-    _refuse_too_much(len(files), width, height)
-    out = np.empty((len(files), height, width, 3), dtype=np.uint8)
-    outcomes = _decode_all(files, out, resize=size is not None)
+    first = _first_size(pictures)
+    width, height = (size, size) if size is not None else first
+    _refuse_too_much(len(pictures), width, height)
+    out = np.empty((len(pictures), height, width, 3), dtype=np.uint8)
+    workers = 1 if first[0] * first[1] < _SMALL else min(8, os.cpu_count() or 1)
+    outcomes = _decode_all(pictures, out, workers, resize=size is not None)
 
-    failures = [f"{file.where} ({end.broken})" for file, end in zip(files, outcomes, strict=True) if end.broken]
-    _report(failures, len(files), broken)
-    for file, end in zip(files, outcomes, strict=True):
+    ends = list(zip(pictures, outcomes, strict=True))
+    failures = [f"{picture.where} ({end.broken})" for picture, end in ends if end.broken]
+    _report(failures, len(pictures), broken)
+    for picture, end in ends:
         if end.other_size is not None:
             sizes = f"{end.other_size[0]}x{end.other_size[1]} pixels, others {width}x{height}"
-            raise UserError(f"Images differ in size: {file.where} has {sizes}; set data.size to resize all of them.")
+            raise UserError(f"Images differ in size: {picture.where} has {sizes}; set data.size to resize all of them.")
 
     kept = np.array([number for number, end in enumerate(outcomes) if not end.broken], dtype=np.int64)
     if failures:
@@ -59,14 +76,17 @@ def decode(files: list[ImageFile], size: int | None, broken: str) -> tuple[NDArr
     return (np.ascontiguousarray(out[..., :1]) if gray else out), kept
 
 
-def _first_size(files: list[ImageFile]) -> tuple[int, int]:
-    for file in files:
+def _first_size(pictures: Sequence[Picture]) -> tuple[int, int]:
+    reason = ""
+    for picture in pictures:
         try:
-            with _open(file) as picture:
-                return picture.size
-        except Exception:  # whatever is wrong with it is reported when all files are decoded
-            continue
-    raise UserError(f"None of the {len(files)} image files can be read, {files[0].where} for one.")
+            with _open(picture) as image:
+                return image.size
+        except KdeployError:
+            raise
+        except Exception as error:  # counted and named when all are decoded
+            reason = reason or f"{picture.where} ({_reason(error)})"
+    raise UserError(f"None of the {len(pictures)} images can be read, the first is {reason}.")
 
 
 def _refuse_too_much(count: int, width: int, height: int) -> None:
@@ -79,44 +99,44 @@ def _refuse_too_much(count: int, width: int, height: int) -> None:
         )
 
 
-def _decode_all(files: list[ImageFile], out: NDArray[np.uint8], *, resize: bool) -> list[_Outcome]:
+def _decode_all(pictures: Sequence[Picture], out: NDArray[np.uint8], workers: int, *, resize: bool) -> list[_Outcome]:
     def chunk(start: int) -> list[_Outcome]:
-        numbers = range(start, min(start + _CHUNK, len(files)))
-        return [_decode_one(files[number], out[number], resize=resize) for number in numbers]
+        numbers = range(start, min(start + _CHUNK, len(pictures)))
+        return [_decode_one(pictures[number], out[number], resize=resize) for number in numbers]
 
     outcomes: list[_Outcome] = []
-    workers = min(8, os.cpu_count() or 1)
-    with events.task(f"reading {len(files)} images", len(files)) as bar, ThreadPoolExecutor(workers) as pool:
-        for done in pool.map(chunk, range(0, len(files), _CHUNK)):
+    with events.task(f"reading {len(pictures)} images", len(pictures)) as bar, ThreadPoolExecutor(workers) as pool:
+        for done in pool.map(chunk, range(0, len(pictures), _CHUNK)):
             outcomes += done
             bar.advance(len(done))
     return outcomes
 
 
-def _decode_one(file: ImageFile, slot: NDArray[np.uint8], *, resize: bool) -> _Outcome:
+def _decode_one(picture: Picture, slot: NDArray[np.uint8], *, resize: bool) -> _Outcome:
     height, width = slot.shape[:2]
     try:
-        with _open(file) as picture:
-            gray = picture.mode in _GRAY
-            if not gray and picture.mode not in _COLOUR:
-                return _Outcome(broken=f"pixels of type {picture.mode} are not 8 bits a channel")
-            if not resize and picture.size != (width, height):
-                picture.load()
-                return _Outcome(gray=gray, other_size=picture.size)
-            pixels = picture.convert("L" if gray else "RGB")
+        with _open(picture) as image:
+            gray = image.mode in _GRAY
+            if not gray and image.mode not in _COLOUR:
+                return _Outcome(broken=f"pixels of type {image.mode} are not 8 bits a channel")
+            pixels = image.convert("L" if gray else "RGB")
+    except KdeployError:
+        raise
     except Exception as error:  # Pillow's plugins raise anything on broken data: OSError, SyntaxError, struct.error ...
         return _Outcome(broken=_reason(error))
     if pixels.size != (width, height):
+        if not resize:
+            return _Outcome(gray=gray, other_size=pixels.size)
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     slot[...] = np.asarray(pixels).reshape(height, width, -1)
     return _Outcome(gray=gray)
 
 
-def _open(file: ImageFile) -> Image.Image:
-    picture = Image.open(io.BytesIO(file.read()), formats=_FORMATS)
-    if picture.width * picture.height > _PIXEL_LIMIT:
-        raise ValueError(f"{picture.width}x{picture.height} pixels are too many")
-    return picture
+def _open(picture: Picture) -> Image.Image:
+    image = picture.open()
+    if image.width * image.height > _PIXEL_LIMIT:
+        raise ValueError(f"{image.width}x{image.height} pixels are too many")
+    return image
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from kdeploy.errors import UserError
 from kdeploy.recipe.schema import DataSpec
 from kdeploy.sources.base import ImageSet, Source
 from kdeploy.sources.checks import known_options, root_path, same_classes
-from kdeploy.sources.decode import decode
+from kdeploy.sources.decode import Picture, decode, open_image
 from kdeploy.sources.tree import SUFFIXES, ImageFile, image_files
 
 USAGE = "imagefolder"
@@ -34,18 +34,21 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
         train, test = (tuple(sorted({klass for at, klass, _ in placed if at == part})) for part in _PARTS)
         if test:
             same_classes(train, test, str(root))
-        images, kept = decode([file for _, _, file in placed], spec.size, spec.broken)
+        images, kept = decode([_picture(file) for _, _, file in placed], spec.size, spec.broken)
     labels = np.array([train.index(placed[number][1]) for number in kept], dtype=np.int64)
-    is_train = np.array([placed[number][0] == "train" for number in kept])
-    if not test:
-        return Source(ImageSet(images, labels, train), None)
+    tests = sum(placed[number][0] == "test" for number in kept)  # they come first
     return Source(
-        ImageSet(images[is_train], labels[is_train], train), ImageSet(images[~is_train], labels[~is_train], train)
+        ImageSet(images[tests:], labels[tests:], train),
+        ImageSet(images[:tests], labels[:tests], train) if test else None,
     )
 
 
+def _picture(file: ImageFile) -> Picture:
+    return Picture(file.where, lambda: open_image(file.read()))
+
+
 def _place(files: list[ImageFile], root: Path) -> list[tuple[str, str, ImageFile]]:
-    """The part, the class and the file of each image that belongs to train or test."""
+    """The part, the class and the file of each image that belongs to train or test, sorted: test before train."""
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     if not tops:
         raise UserError(f"{root} holds no folders of images ({', '.join(SUFFIXES)}); expected train/<class>/<image>.")

@@ -7,9 +7,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from kdeploy import events
 from kdeploy.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -31,24 +33,29 @@ def image_files(root: Path) -> Iterator[list[ImageFile]]:
     """The image files under `root`, sorted by path, readable inside the block.
 
     root: a zip file, a folder holding zip files that form one tree together, or a plain folder. Hidden files
-    and files that are no images by name are left out. Raises a UserError for a zip file that is broken, holds
-    a name that leaves its folder, or holds a file of the same name as another.
+    and files that are no images by name are left out; zip files beside folders of images are not read. Raises a
+    UserError for a zip file that is broken, holds a name that leaves its folder, or holds a file twice.
     """
+    files = [] if root.is_file() else _in_folder(root)
     archives = [root] if root.is_file() else sorted(root.glob("*.zip"))
+    if files and archives:
+        events.decided("images", f"the folders in {root}", f"not {archives[0].name}, which lies beside them")
+        archives = []
     with ExitStack() as stack:
-        files = [file for path in archives for file in _in_zip(path, stack)] if archives else _in_folder(root)
+        files += [file for path in archives for file in _in_zip(path, stack)]
         files.sort(key=lambda file: file.parts)
         for one, other in pairwise(files):
             if one.parts == other.parts:
-                raise UserError(f"{one.where} and {other.where} have the same name.")
+                raise UserError(f"{one.where} and {other.where} are the same file of the tree.")
         yield files
 
 
 def _in_folder(root: Path) -> list[ImageFile]:
+    found = ((path, path.relative_to(root).parts) for path in root.rglob("*"))
     return [
-        ImageFile(parts, str(path), lambda path=path: _read_limited(path))  # type: ignore[misc]
-        for path in root.rglob("*")
-        if _is_image(parts := path.relative_to(root).parts) and path.is_file()
+        ImageFile(parts, str(path), partial(_read_limited, path))
+        for path, parts in found
+        if _is_image(parts) and path.is_file()
     ]
 
 
@@ -68,7 +75,7 @@ def _in_zip(path: Path, stack: ExitStack) -> list[ImageFile]:
         _refuse_hostile(path, entry)
         parts = PurePosixPath(entry.filename).parts
         if not entry.is_dir() and _is_image(parts):
-            files.append(ImageFile(parts, f"{path}:{entry.filename}", lambda entry=entry: archive.read(entry)))  # type: ignore[misc]
+            files.append(ImageFile(parts, f"{path}:{entry.filename}", partial(archive.read, entry)))
     return files
 
 
