@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from PIL import Image
 
 from kdeploy import events
 from kdeploy.errors import KdeployError, UserError
+from kdeploy.machine import cores, memory_bytes
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 _GRAY = ("1", "L")
@@ -58,7 +58,7 @@ def decode(pictures: Sequence[Picture], size: int | None, broken: str) -> tuple[
     width, height = (size, size) if size is not None else first
     _refuse_too_much(len(pictures), width, height)
     out = np.empty((len(pictures), height, width, 3), dtype=np.uint8)
-    workers = 1 if first[0] * first[1] < _SMALL else min(8, os.cpu_count() or 1)
+    workers = 1 if first[0] * first[1] < _SMALL else min(8, cores())
     outcomes = _decode_all(pictures, out, workers, resize=size is not None)
 
     ends = list(zip(pictures, outcomes, strict=True))
@@ -91,7 +91,7 @@ def _first_size(pictures: Sequence[Picture]) -> tuple[int, int]:
 
 def _refuse_too_much(count: int, width: int, height: int) -> None:
     needed = count * width * height * 3
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_bytes()
     if needed > memory // 2:
         raise UserError(
             f"{count} images of {width}x{height} pixels take {needed / 2**30:.1f} GiB decoded, more than half of this "

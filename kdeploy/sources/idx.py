@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import re
 import zlib
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from kdeploy import events
 from kdeploy.errors import UserError
+from kdeploy.machine import memory_bytes
 from kdeploy.recipe.schema import DataSpec
 from kdeploy.sources.base import ImageSet, Source
 from kdeploy.sources.checks import known_options, root_path
@@ -75,8 +75,7 @@ def _read(stream: BinaryIO, path: Path, dimensions: int) -> NDArray[np.uint8]:
     shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4", offset=4))
     declared = math.prod(shape)
     possible = path.stat().st_size * (_DEFLATE_RATIO if path.suffix == ".gz" else 1)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if declared == 0 or declared > min(possible, memory // 2):
+    if declared == 0 or declared > min(possible, memory_bytes() // 2):
         raise UserError(
             f"{path} declares {'x'.join(map(str, shape))} bytes, which its file or this machine cannot hold."
         )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -57,16 +54,3 @@ def image_set(*counts: int) -> ImageSet:
     images = np.zeros((len(labels), 2, 2, 1), dtype=np.uint8)
     images[:, 0, 0, 0], images[:, 0, 1, 0] = numbers // 256, numbers % 256
     return ImageSet(images, labels, tuple(f"class {k}" for k in range(len(counts))))
-
-
-@pytest.fixture
-def shared() -> Callable[[str], Path]:
-    """The folder of a real data set, where KDEPLOY_SHARED says that there are some."""
-
-    def find(name: str) -> Path:
-        place = os.environ.get("KDEPLOY_SHARED")
-        if not place:
-            pytest.skip("KDEPLOY_SHARED is not set: no real data sets here")
-        return Path(place) / "data" / name
-
-    return find

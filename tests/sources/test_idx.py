@@ -1,5 +1,4 @@
 import gzip
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +127,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_emnist_letters(shared: Callable[[str], Path]) -> None:
-    splits = sources.load(DataSpec(source="idx", root=str(shared("emnist-letters"))), base=Path())
+def test_emnist_letters(shared: Path) -> None:
+    splits = sources.load(DataSpec(source="idx", root=str(shared / "data" / "emnist-letters")), base=Path())
     assert len(splits.train) + len(splits.validation) == 124_800
     assert len(splits.test) == 20_800
     assert splits.shape == (28, 28, 1)

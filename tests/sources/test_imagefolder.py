@@ -1,7 +1,6 @@
 import io
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -272,8 +271,8 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cifar10_as_jpeg(shared: Callable[[str], Path]) -> None:
-    splits = sources.load(DataSpec(source="imagefolder", root=str(shared("cifar10-jpeg"))), base=Path())
+def test_cifar10_as_jpeg(shared: Path) -> None:
+    splits = sources.load(DataSpec(source="imagefolder", root=str(shared / "data" / "cifar10-jpeg")), base=Path())
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [45_000, 5_000, 10_000]
     assert splits.shape == (32, 32, 3)
     assert splits.classes[:4] == ("airplane", "automobile", "bird", "cat")
