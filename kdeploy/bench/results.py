@@ -29,6 +29,7 @@ class Latency(Record):
     warmup_count: int
     duration_s: float
     p50: Percentile
+    """The median; p90 and p99 are MLPerf's early-stopping estimates (`statistics.percentile_estimate`)."""
     p90: Percentile | None
     """None: this many samples cannot support it (p90 wants 64, p99 662)."""
     p99: Percentile | None
@@ -62,18 +63,21 @@ class Measurement(Record):
     """teacher, alone, student, or file for an artefact from outside a run."""
     engine: str
     precision: str
+    """As in the engine's manifest; "not stated" for an ONNX file from outside."""
     artifact: str
     """SHA-256 of the engine's main file."""
     size_bytes: int
     parameters: int | None
     macs: int | None
     load_ms: float
+    """Opening the engine's files, its runtime imported and the files verified before."""
     first_inference_ms: float
+    """The first call after that, at batch 1 (or the one batch that the file takes)."""
     threads: int
     latency: tuple[Latency, ...]
     accuracy: Accuracy | None
     """None: no data to measure it on."""
     session: dict[str, Any]
-    """What the engine says of itself: version, execution providers in use."""
+    """What the engine says of itself: version, execution providers in use; and `pinned`, the cores it ran on."""
     machine: dict[str, Any]
     measured_at: str
