@@ -118,7 +118,7 @@ def test_a_missing_picture_is_named(tmp_path):
 
 def test_an_engine_with_other_classes_than_its_manifest(tmp_path):
     bundle = make_bundle(tmp_path, in_graph=True, classes=("left",))
-    with Predictor.open(bundle) as predictor, pytest.raises(UserError, match="2 outputs .* 1 classes"):
+    with Predictor.open(bundle) as predictor, pytest.raises(UserError, match=r"2 outputs .* 1 classes"):
         predictor.predict([picture(tmp_path / "a.png", 0, 1)])
 
 

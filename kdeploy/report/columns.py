@@ -1,0 +1,160 @@
+"""The columns of the final table: one definition for the terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kdeploy.report import figures
+from kdeploy.report.rows import Row
+from kdeploy.report.seeds import AggregateRow, Mean
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of figures: its heading, unit, the value to sort and compare by, and the text of a cell."""
+
+    title: str
+    unit: str
+    help: str
+    value: Callable[[Row], float | None]
+    text: Callable[[Row], str]
+    best: Literal["highest", "lowest"] | None
+    note: Callable[[Row], str] = lambda row: ""
+    """A smaller addition to the text: the interval of an accuracy."""
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "accuracy",
+        "%",
+        "Top-1 on held-out images, with its 95 % Wilson interval",
+        lambda row: row.accuracy,
+        lambda row: figures.percent(row.accuracy),
+        "highest",
+        lambda row: figures.interval(row.accuracy_low, row.accuracy_high),
+    ),
+    Column(
+        "agrees",
+        "%",
+        "Share of images on which it names the teacher's class",
+        lambda row: row.agreement_with_teacher,
+        lambda row: figures.percent(row.agreement_with_teacher),
+        None,
+    ),
+    Column(
+        "p50",
+        "ms",
+        "Median latency of one image",
+        lambda row: row.p50_ms,
+        lambda row: figures.milliseconds(row.p50_ms),
+        "lowest",
+    ),
+    Column(
+        "p99",
+        "ms",
+        "99th percentile of the latency of one image; n/a where too few calls support it",
+        lambda row: row.p99_ms,
+        lambda row: figures.milliseconds(row.p99_ms),
+        "lowest",
+    ),
+    Column(
+        "faster",
+        "×",
+        "The baseline's p50 over this p50",
+        lambda row: row.latency_ratio,
+        lambda row: figures.ratio(row.latency_ratio),
+        "highest",
+    ),
+    Column(
+        "size",
+        "B",
+        "Bytes on disk, all files that the engine needs",
+        lambda row: row.size_bytes,
+        lambda row: figures.size(row.size_bytes),
+        "lowest",
+    ),
+    Column(
+        "smaller",
+        "×",
+        "The baseline's size over this size",
+        lambda row: row.size_ratio,
+        lambda row: figures.ratio(row.size_ratio),
+        "highest",
+    ),
+    Column(
+        "params",
+        "",
+        "Parameters",
+        lambda row: row.parameters,
+        lambda row: figures.count(row.parameters),
+        "lowest",
+    ),
+    Column(
+        "MACs",
+        "M",
+        "Multiply-accumulates of one image",
+        lambda row: row.macs,
+        lambda row: figures.millions(row.macs),
+        "lowest",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class AggregateColumn:
+    """A column of means over seeds; `spread` writes the interval."""
+
+    title: str
+    value: Callable[[AggregateRow], float | None]
+    text: Callable[[AggregateRow], str]
+    best: Literal["highest", "lowest"] | None
+    note: Callable[[AggregateRow], str]
+
+
+def _mean_column(
+    title: str,
+    mean: Callable[[AggregateRow], Mean | None],
+    write: Callable[[float | None], str],
+    best: Literal["highest", "lowest"] | None,
+    spread: Callable[[float | None, float | None], str],
+) -> AggregateColumn:
+    def value(row: AggregateRow) -> float | None:
+        found = mean(row)
+        return None if found is None else found.value
+
+    def note(row: AggregateRow) -> str:
+        found = mean(row)
+        return "" if found is None else spread(found.low, found.high)
+
+    return AggregateColumn(title, value, lambda row: write(value(row)), best, note)
+
+
+def _plain_interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return f"[{figures.significant(low)}, {figures.significant(high)}]"
+
+
+def _no_interval(low: float | None, high: float | None) -> str:
+    return ""
+
+
+AGGREGATE_COLUMNS: tuple[AggregateColumn, ...] = (
+    _mean_column("accuracy", lambda row: row.accuracy, figures.percent, "highest", figures.interval),
+    _mean_column("agrees", lambda row: row.agreement_with_teacher, figures.percent, None, figures.interval),
+    _mean_column("p50", lambda row: row.p50_ms, figures.milliseconds, "lowest", _plain_interval),
+    _mean_column("faster", lambda row: row.latency_ratio, figures.ratio, "highest", _plain_interval),
+    _mean_column("size", lambda row: row.size_bytes, figures.size, "lowest", _no_interval),
+    _mean_column("smaller", lambda row: row.size_ratio, figures.ratio, "highest", _no_interval),
+)
+
+
+def best_of(values: Sequence[float | None], wanted: Literal["highest", "lowest"] | None) -> set[int]:
+    """Which rows hold the best value of a column: all that tie, none where fewer than two differ."""
+    measured = [value for value in values if value is not None]
+    if wanted is None or len(set(measured)) < 2:
+        return set()
+    best = max(measured) if wanted == "highest" else min(measured)
+    return {place for place, value in enumerate(values) if value == best}

@@ -1,0 +1,55 @@
+"""The final table as Markdown, for files and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of
+from kdeploy.report.rows import Row
+from kdeploy.report.seeds import AggregateRow
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A GitHub table of the rows, the best value of a column bold; ends with a newline."""
+    titles = [f"{column.title} ({column.unit})" if column.unit == "ms" else column.title for column in COLUMNS]
+    best = [best_of([column.value(row) for row in rows], column.best) for column in COLUMNS]
+    body = [
+        [_escaped(row.name)]
+        + [
+            _marked(column.text(row), column.note(row), place in winners)
+            for column, winners in zip(COLUMNS, best, strict=True)
+        ]
+        for place, row in enumerate(rows)
+    ]
+    return _table(["network · engine", *titles], body)
+
+
+def aggregate_to_markdown(rows: Sequence[AggregateRow]) -> str:
+    """The same for means over seeds with their 95 % t intervals."""
+    titles = [f"{column.title} (ms)" if column.title == "p50" else column.title for column in AGGREGATE_COLUMNS]
+    best = [best_of([column.value(row) for row in rows], column.best) for column in AGGREGATE_COLUMNS]
+    body = [
+        [_escaped(row.name)]
+        + [
+            _marked(column.text(row), column.note(row), place in winners)
+            for column, winners in zip(AGGREGATE_COLUMNS, best, strict=True)
+        ]
+        for place, row in enumerate(rows)
+    ]
+    return _table(["network · engine", *titles], body)
+
+
+def _marked(text: str, note: str, is_best: bool) -> str:
+    figure = f"**{text}**" if is_best else text
+    return f"{figure} {note}".rstrip()
+
+
+def _escaped(text: str) -> str:
+    for character in "\\|`*_<>[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _table(titles: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    head = [f"| {' | '.join(titles)} |", f"|:--{'|--:' * (len(titles) - 1)}|"]
+    return "\n".join(head + [f"| {' | '.join(cells)} |" for cells in body]) + "\n"

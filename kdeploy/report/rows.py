@@ -1,0 +1,116 @@
+"""From measurements to the rows of a table: pure functions, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from kdeploy.bench.results import Latency, Measurement
+from kdeploy.errors import UserError, nearest
+
+_ENGINES = {
+    "pytorch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+}
+_ROLES = ("teacher", "assistant", "alone", "student", "peer")
+_PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+
+
+class Row(BaseModel):
+    """One network in one engine, as the tables show it. What was not measured is None."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    """The measurement's own name: teacher-pytorch, student-onnxruntime-int8, ..."""
+    name: str
+    """What the table shows: "teacher · PyTorch float32"."""
+    role: str
+    engine: str
+    precision: str
+    accuracy: float | None
+    accuracy_low: float | None
+    """95 % Wilson interval."""
+    accuracy_high: float | None
+    samples: int | None
+    """Images that the accuracy was measured on."""
+    p50_ms: float | None
+    """Batch 1."""
+    p99_ms: float | None
+    """Batch 1; None: too few calls to support it."""
+    size_bytes: int
+    parameters: int | None
+    macs: int | None
+    latency_ratio: float | None
+    """The baseline's p50 over this p50: times faster."""
+    size_ratio: float | None
+    """The baseline's bytes over these: times smaller."""
+    agreement_with_teacher: float | None
+    """Share of images on which it names the teacher's class."""
+
+
+def rows_from(measurements: Sequence[Measurement], *, baseline: str) -> list[Row]:
+    """The table's rows: teacher first, then the student alone, the student, and in each its engines.
+
+    baseline: name of the measurement that ratios (and, where it is a teacher, agreement) refer to.
+    Raises a UserError where there is none of this name.
+    """
+    by_name = {measurement.name: measurement for measurement in measurements}
+    if baseline not in by_name:
+        raise UserError(f"There is no measurement {baseline!r} to compare with.{nearest(baseline, by_name)}")
+    return [_row(measurement, by_name[baseline]) for measurement in sorted(measurements, key=_place)]
+
+
+def batch_one(measurement: Measurement) -> Latency | None:
+    """The latencies at batch 1, None where only other batches were measured."""
+    return next((latency for latency in measurement.latency if latency.batch == 1), None)
+
+
+def display_name(measurement: Measurement) -> str:
+    """ "teacher · PyTorch float32"; a file from outside a run goes by its own name."""
+    subject = measurement.name if measurement.role == "file" else measurement.role
+    return f"{subject} · {_ENGINES.get(measurement.engine, measurement.engine)} {measurement.precision}"
+
+
+def _place(measurement: Measurement) -> tuple[int, str, bool, str, int]:
+    """Where a measurement belongs in the table; those that tie stay as they came."""
+    family = measurement.role.partition("-")[0]
+    role = _ROLES.index(family) if family in _ROLES else len(_ROLES)
+    precisions = _PRECISIONS
+    precision = precisions.index(measurement.precision) if measurement.precision in precisions else len(precisions)
+    return (role, measurement.role, measurement.engine != "pytorch", measurement.engine, precision)
+
+
+def _row(measurement: Measurement, baseline: Measurement) -> Row:
+    accuracy = measurement.accuracy
+    latency, reference = batch_one(measurement), batch_one(baseline)
+    return Row(
+        key=measurement.name,
+        name=display_name(measurement),
+        role=measurement.role,
+        engine=measurement.engine,
+        precision=measurement.precision,
+        accuracy=accuracy.value if accuracy else None,
+        accuracy_low=accuracy.low if accuracy else None,
+        accuracy_high=accuracy.high if accuracy else None,
+        samples=accuracy.samples if accuracy else None,
+        p50_ms=latency.p50.value_ms if latency else None,
+        p99_ms=latency.p99.value_ms if latency and latency.p99 else None,
+        size_bytes=measurement.size_bytes,
+        parameters=measurement.parameters,
+        macs=measurement.macs,
+        latency_ratio=reference.p50.value_ms / latency.p50.value_ms if latency and reference else None,
+        size_ratio=baseline.size_bytes / measurement.size_bytes,
+        agreement_with_teacher=_agreement(measurement, baseline) if baseline.role == "teacher" else None,
+    )
+
+
+def _agreement(measurement: Measurement, teacher: Measurement) -> float | None:
+    ours, theirs = measurement.accuracy, teacher.accuracy
+    if ours is None or theirs is None or (ours.split, ours.samples) != (theirs.split, theirs.samples):
+        return None
+    same = sum(a == b for a, b in zip(ours.predictions, theirs.predictions, strict=True))
+    return same / ours.samples

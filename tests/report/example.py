@@ -1,0 +1,111 @@
+"""A run that might have been: what the report's tests show."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdeploy.bench.results import Accuracy, Latency, Measurement, Percentile
+
+CLASSES = tuple(f"{digit}" for digit in range(10))
+LABELS = np.random.default_rng(0).integers(0, 10, 360)
+MACHINE = {
+    "processor": "Intel(R) Xeon(R) Processor @ 2.10GHz",
+    "cores": 2,
+    "instruction_sets": ["AVX2", "AVX-512", "AVX-512 VNNI"],
+    "memory_bytes": 8_330_000_000,
+    "kernel": "6.8.0-45-generic",
+    "python": "3.11.9",
+    "onnxruntime": "1.31.0",
+    "container": "none",
+}
+
+
+def measurement(
+    role: str,
+    engine: str,
+    precision: str,
+    *,
+    p50_ms: float,
+    correct: int,
+    size_bytes: int,
+    parameters: int | None,
+    macs: int | None,
+    calls: int = 1200,
+    machine=MACHINE,
+) -> Measurement:
+    draw = np.random.default_rng(sum(map(ord, role + engine + precision)))
+    calm = p50_ms * draw.lognormal(0.0, 0.035, calls)
+    disturbed = draw.random(calls) < 0.03
+    samples = np.where(disturbed, calm * draw.uniform(1.1, 1.9, calls), calm)
+    predictions = LABELS.copy()
+    wrong = np.random.default_rng(7).permutation(360)[: 360 - correct]
+    predictions[wrong] = (predictions[wrong] + 1) % 10
+    return Measurement(
+        name=f"{role}-{engine}-{precision}",
+        role=role,
+        engine=engine,
+        precision=precision,
+        artifact=f"{sum(map(ord, role)):064x}",
+        size_bytes=size_bytes,
+        parameters=parameters,
+        macs=macs,
+        load_ms=20.0,
+        first_inference_ms=4 * p50_ms,
+        threads=1,
+        latency=(latency(1, samples), latency(32, samples[:100] * 20)),
+        accuracy=accuracy(predictions, correct),
+        session={"version": "1.31.0"},
+        machine=machine,
+        measured_at="2026-02-03T10:11:12+00:00",
+    )
+
+
+def latency(batch: int, samples) -> Latency:
+    def percentile(share: float) -> Percentile:
+        value = float(np.quantile(samples, share))
+        return Percentile(value_ms=value, low_ms=0.99 * value, high_ms=1.02 * value)
+
+    duration_s = float(samples.sum()) / 1000
+    return Latency(
+        batch=batch,
+        count=len(samples),
+        warmup_count=20,
+        duration_s=duration_s,
+        p50=percentile(0.5),
+        p90=percentile(0.9),
+        p99=percentile(0.99) if len(samples) >= 662 else None,
+        throughput_per_s=batch * len(samples) / duration_s,
+        samples_ms=tuple(float(sample) for sample in samples),
+    )
+
+
+def accuracy(predictions, correct: int) -> Accuracy:
+    samples = len(predictions)
+    share, z = correct / samples, 1.959964
+    centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+    reach = z / (1 + z * z / samples) * (share * (1 - share) / samples + z * z / (4 * samples**2)) ** 0.5
+    per_class = {name: float((predictions[int(name) == LABELS] == int(name)).mean()) for name in CLASSES}
+    return Accuracy(
+        split="test",
+        samples=samples,
+        correct=correct,
+        value=share,
+        low=centre - reach,
+        high=centre + reach,
+        per_class=per_class,
+        predictions=tuple(int(value) for value in predictions),
+    )
+
+
+def measurements() -> list[Measurement]:
+    """In no particular order, as files come from a folder."""
+    student = {"parameters": 20_070, "macs": 460_000}
+    teacher = {"parameters": 1_078_000, "macs": 41_200_000}
+    return [
+        measurement("student", "onnxruntime", "int8", p50_ms=0.0412, correct=351, size_bytes=38_912, **student),
+        measurement("student", "onnxruntime", "float32", p50_ms=0.0587, correct=352, size_bytes=92_160, **student),
+        measurement("alone", "pytorch", "float32", p50_ms=0.981, correct=345, size_bytes=88_064, calls=500, **student),
+        measurement("teacher", "onnxruntime", "float32", p50_ms=0.872, correct=357, size_bytes=4_330_000, **teacher),
+        measurement("student", "pytorch", "float32", p50_ms=0.992, correct=352, size_bytes=88_064, **student),
+        measurement("teacher", "pytorch", "float32", p50_ms=4.31, correct=357, size_bytes=4_352_000, **teacher),
+    ]

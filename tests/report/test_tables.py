@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from kdeploy.report.columns import best_of
+from kdeploy.report.markdown import aggregate_to_markdown, to_markdown
+from kdeploy.report.rows import rows_from
+from kdeploy.report.seeds import aggregate
+from kdeploy.report.terminal import render_aggregate, render_table
+from tests.report.example import measurements
+
+
+@pytest.fixture
+def rows():
+    return rows_from(measurements(), baseline="teacher-pytorch-float32")
+
+
+def printed(table, width: int, **options) -> str:
+    console = Console(file=io.StringIO(), width=width, **options)
+    console.print(table)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 120])
+def test_the_table_fits(rows, width):
+    text = printed(render_table(rows), width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    teacher = next(line for line in lines if line.startswith("teacher ·"))
+    for figure in ("99.2 % [97.6, 99.7]", "1.00×", "4.15 MiB", "1.08 M", "41.2 M"):
+        assert figure in teacher
+    assert "Accuracy on 360 images" in text
+
+
+def test_rows_in_order(rows):
+    lines = printed(render_table(rows), 120).splitlines()
+    starts = [line for line in lines if line.startswith(("teacher ·", "alone ·", "student ·"))]
+    assert len(starts) == len(rows)
+    assert starts[-1].startswith("student · ONNX Runtime int8 ")
+
+
+def test_a_percentile_that_is_not_supported_is_not_available(rows):
+    line = next(line for line in printed(render_table(rows), 120).splitlines() if line.startswith("alone"))
+    assert "n/a" in line
+
+
+def test_the_best_is_marked(rows):
+    text = printed(render_table(rows), 120, force_terminal=True, color_system="standard")
+    assert "\x1b[1;32m38.0 KiB\x1b[0m" in text
+    assert "\x1b[1;32m99.2 %\x1b[0m" in text
+    assert "\x1b[1;32m4.15 MiB" not in text
+
+
+def test_hostile_names_are_shown_as_they_are(rows):
+    odd = [rows[0].model_copy(update={"name": "[red]x[/red] | `a`"})]
+    assert "[red]x[/red]" in printed(render_table(odd), 120)
+    assert r"| \[red\]x\[/red\] \| \`a\` |" in to_markdown(odd)
+
+
+def test_best_of():
+    assert best_of([1.0, None, 3.0, 3.0], "highest") == {2, 3}
+    assert best_of([1.0, None, 3.0], "lowest") == {0}
+    assert best_of([1.0, None, 1.0], "lowest") == set()
+    assert best_of([1.0, 2.0], None) == set()
+
+
+def test_markdown(rows):
+    lines = to_markdown(rows).splitlines()
+    assert lines[0] == (
+        "| network · engine | accuracy | agrees | p50 (ms) | p99 (ms) | faster | size | smaller | params | MACs |"
+    )
+    assert lines[1] == "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    assert len(lines) == 2 + len(rows)
+    assert lines[2].startswith("| teacher · PyTorch float32 | **99.2 %** [97.6, 99.7] | 100.0 % |")
+    assert "| **38.0 KiB** | **112×** |" in lines[-1]
+
+
+def test_aggregate_tables(rows):
+    better = [row.model_copy(update={"accuracy": 0.99}) if row.role == "student" else row for row in rows]
+    table = aggregate([rows, better])
+    text = printed(render_aggregate(table), 100)
+    assert "Means over 2 seeds" in text
+    assert max(map(len, text.splitlines())) <= 100
+    markdown = aggregate_to_markdown(table)
+    assert markdown.count("\n") == 2 + len(rows)
+    assert "**99.2 %** [99.2, 99.2]" in markdown
