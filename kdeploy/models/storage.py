@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdeploy.artifacts import atomic_path, read_json, write_json
 from kdeploy.errors import UserError
@@ -78,12 +78,13 @@ def load_network(folder: Path, stem: str | None = None) -> tuple[Classifier, dic
         spec = NetworkSpec(
             model=card["model"], width=card["width"], options=card["options"], checkpoint=f"{stem}.safetensors"
         )
-        network = create(spec, classes=card["outputs"], channels=card["image"]["channels"])
-        classifier = Classifier(network, card["mean"], card["std"], card["class_map"])
-    except KeyError as error:
-        raise UserError(f"{path} is not the card of a network: it has no {error}.") from None
-    load_into(network, spec, base=folder)
-    return classifier.eval(), card
+        outputs, channels = int(card["outputs"]), int(card["image"]["channels"])
+        around = Classifier(nn.Identity(), card["mean"], card["std"], card["class_map"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is not the card of a network: {type(error).__name__} {error}.") from None
+    around.network = create(spec, classes=outputs, channels=channels)
+    load_into(around.network, spec, base=folder)
+    return around.eval(), card
 
 
 def _list(buffer: Tensor) -> list[float]:

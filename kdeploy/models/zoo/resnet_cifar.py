@@ -131,7 +131,8 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 def _six_n_plus_two(
