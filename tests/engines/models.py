@@ -1,0 +1,88 @@
+"""Small real ONNX files and engine folders, whose outputs NumPy can compute as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from kdeploy import engines
+from kdeploy.engines.base import Manifest, Preprocessing
+
+SIZE = 8
+CLASSES = ("cat", "dog", "owl")
+
+
+def weights() -> NDArray[np.float32]:
+    """Of the linear classifier, float32 `[64, 3]`."""
+    return np.random.default_rng(7).standard_normal((SIZE * SIZE, len(CLASSES))).astype(np.float32)
+
+
+def probabilities(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What the classifier must answer: softmax of the flattened images / 255 times the weights, in float64."""
+    logits = (images.reshape(len(images), -1) / 255.0) @ weights().astype(np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Random images, uint8 `[count, 8, 8, 1]`."""
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 1), dtype=np.uint8)
+
+
+def save_classifier(path: Path, *, in_graph: bool = True, batch: int | str = "batch") -> Path:
+    """A linear classifier: uint8 `[B, 8, 8, 1]` to probabilities, or float32 `[B, 1, 8, 8]` to logits."""
+    element = TensorProto.UINT8 if in_graph else TensorProto.FLOAT
+    shape = [batch, SIZE, SIZE, 1] if in_graph else [batch, 1, SIZE, SIZE]
+    nodes = [
+        helper.make_node("Flatten", ["scaled" if in_graph else "image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+    ]
+    if in_graph:
+        nodes.insert(0, helper.make_node("Cast", ["image"], ["number"], to=TensorProto.FLOAT))
+        nodes.insert(1, helper.make_node("Div", ["number", "range"], ["scaled"]))
+        nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"]))
+    output = "probabilities" if in_graph else "logits"
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("image", element, shape)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, len(CLASSES)])],
+        [numpy_helper.from_array(weights(), "weights"), numpy_helper.from_array(np.float32(255), "range")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def manifest(*, in_graph: bool = True, **changes: object) -> Manifest:
+    """What is known of the classifier before its engine is built."""
+    known = Manifest(
+        engine="onnxruntime",
+        precision="float32",
+        model="",
+        files={},
+        size_bytes=0,
+        input_name="image",
+        input_dtype="uint8" if in_graph else "float32",
+        output="probabilities" if in_graph else "logits",
+        preprocessing=Preprocessing(in_graph=in_graph, height=SIZE, width=SIZE, channels=1, mean=(0.0,), std=(1.0,)),
+        classes=CLASSES,
+        parameters=192,
+        macs=192,
+        source="0" * 64,
+        opset=18,
+    )
+    return known.model_copy(update=changes)
+
+
+def build(folder: Path, *, in_graph: bool = True) -> Path:
+    """A built engine folder of the classifier."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = save_classifier(folder.parent / f"{folder.name}-source.onnx", in_graph=in_graph)
+    engines.find("onnxruntime").build(source, folder, manifest(in_graph=in_graph))
+    return folder

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "kdeploy.engines",
+        "kdeploy.engines.onnxruntime",
+        "kdeploy.engines.pytorch",
+        "kdeploy.bench.statistics",
+        "kdeploy.bench.artifacts",
+        "kdeploy.bench.measure",
+        "kdeploy.bench.child",
+    ],
+)
+def test_imports_where_only_numpy_is_installed(module: str) -> None:
+    program = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {_BLOCKED!r}:
+            raise ImportError(name + " is not installed here")
+sys.meta_path.insert(0, Refuse())
+import {module}
+from kdeploy import engines
+for name in engines.names():
+    found = engines.find(name).available()
+    assert not found.ok and found.install, found
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kdeploy import engines
+from kdeploy.engines.onnxruntime import MODEL, OnnxRuntime
+from kdeploy.errors import GateFailed, UserError
+from tests.engines import models
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return models.save_classifier(tmp_path / "source.onnx")
+
+
+def test_a_built_engine_answers_as_numpy_does(tmp_path: Path) -> None:
+    folder = models.build(tmp_path / "engine")
+    with engines.open_engine(folder, threads=1) as session:
+        for count in (1, 5, 1, 3):  # changing shapes bind new buffers
+            images = models.images(count, seed=count)
+            outputs = session.run(images)
+            assert outputs.dtype == np.float32
+            np.testing.assert_allclose(outputs, models.probabilities(images), atol=1e-6)
+
+
+def test_an_answer_is_the_callers_own(tmp_path: Path) -> None:
+    with engines.open_engine(models.build(tmp_path / "engine"), threads=1) as session:
+        session.run(models.images(1))
+        first = session.run(models.images(1, seed=1))
+        kept = first.copy()
+        session.run(models.images(1, seed=2))
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_images_that_are_not_contiguous_are_taken(tmp_path: Path) -> None:
+    images = models.images(4)[::2]
+    with engines.open_engine(models.build(tmp_path / "engine"), threads=1) as session:
+        for _ in range(2):
+            np.testing.assert_allclose(session.run(images), models.probabilities(images), atol=1e-6)
+
+
+def test_the_manifest_records_the_check_against_the_graph(tmp_path: Path) -> None:
+    manifest = engines.read_manifest(models.build(tmp_path / "engine"))
+    assert manifest.details["check"]["max_relative_difference"] < 1e-5
+    assert manifest.details["check"]["cosine_similarity"] > 0.999999
+
+
+def test_a_runtime_that_departs_from_the_graph_fails_the_gate(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = models.save_classifier(tmp_path / "wrong.onnx")
+    model = onnx.load(wrong)
+    model.graph.initializer[0].raw_data = (2 * models.weights()).tobytes()
+    onnx.save(model, wrong)
+    honest = OnnxRuntime.open_file
+    monkeypatch.setattr(OnnxRuntime, "open_file", lambda self, path, threads: honest(self, wrong, threads))
+    with pytest.raises(GateFailed, match="differs from the unoptimised one"):
+        OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
+    assert not (tmp_path / "engine" / "manifest.json").exists()
+
+
+def test_describe_names_the_provider_and_its_nodes(tmp_path: Path) -> None:
+    import onnxruntime
+
+    with engines.open_engine(models.build(tmp_path / "engine"), threads=1) as session:
+        described = session.describe()
+    assert described["providers"] == ["CPUExecutionProvider"]
+    assert described["threads"] == 1
+    if hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        assert described["nodes"] == {"CPUExecutionProvider": 5}  # Cast, Div, Flatten, MatMul, Softmax
+
+
+def test_an_older_runtime_tells_no_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdeploy.engines.onnxruntime._tells_assignment", lambda: False)
+    with engines.open_engine(models.build(tmp_path / "engine"), threads=1) as session:
+        assert "nodes" not in session.describe()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_file_is_refused_in_one_sentence(source: Path, tmp_path: Path, share: float) -> None:
+    content = source.read_bytes()
+    source.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"^ONNX Runtime \S+ can't open .*source\.onnx: [^\n]+\.$"):
+        OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
+    assert not (tmp_path / "engine" / "manifest.json").exists()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.onnx"
+    path.write_bytes(b"\x89PNG\r\n" + bytes(1000))
+    with pytest.raises(UserError, match="can't open"):
+        OnnxRuntime().open_file(path, 1)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file .*absent\.onnx"):
+        OnnxRuntime().build(tmp_path / "absent.onnx", tmp_path / "engine", models.manifest())
+
+
+def test_a_manifest_of_another_input_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="takes uint8 'image', but its manifest says float32 'image'"):
+        OnnxRuntime().build(source, tmp_path / "engine", models.manifest(in_graph=False))
+
+
+def test_a_network_with_two_inputs_is_refused(tmp_path: Path) -> None:
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "ab"]
+    output = helper.make_tensor_value_info("c", TensorProto.FLOAT, [1, 4])
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "add", inputs, [output])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "add.onnx")
+    with pytest.raises(UserError, match="has 2 inputs"):
+        OnnxRuntime().open_file(tmp_path / "add.onnx", 1)
+
+
+def test_a_batch_that_the_file_does_not_take_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = models.save_classifier(tmp_path / "one.onnx", batch=1)
+    with OnnxRuntime().open_file(path, 1) as session, pytest.raises(UserError, match=r"can't run .* \[2, 8, 8, 1\]"):
+        session.run(models.images(2))
+
+
+def test_the_shipped_file_is_the_exported_one(source: Path, tmp_path: Path) -> None:
+    OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
+    assert (tmp_path / "engine" / MODEL).read_bytes() == source.read_bytes()
