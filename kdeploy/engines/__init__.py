@@ -7,12 +7,17 @@ underscore are private and no engines.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from pathlib import Path
 
 from kdeploy.engines._folder import read_manifest, write_manifest
 from kdeploy.engines.base import Engine, Session
 from kdeploy.errors import Unavailable, UserError, nearest
+
+# kdeploy sends nothing to anybody, and neither may a runtime that it starts: since 1.29 ONNX Runtime uploads usage data
+# on Linux unless this is set before it is first imported. Who wants it on sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["find", "names", "open_engine", "read_manifest", "require", "write_manifest"]
 

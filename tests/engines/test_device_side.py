@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,11 @@ for name in engines.names():
     assert not found.ok and found.install, found
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_the_runtime_sends_no_telemetry(tmp_path: Path) -> None:
+    """An ONNX Runtime with telemetry leaves the uploader's session file in the temporary folder."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    program = "from kdeploy import engines; assert engines.find('onnxruntime').available().ok"
+    subprocess.run([sys.executable, "-c", program], check=True, env={**environment, "TMPDIR": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []

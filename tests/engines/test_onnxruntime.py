@@ -50,18 +50,32 @@ def test_the_manifest_records_the_check_against_the_graph(tmp_path: Path) -> Non
     assert manifest.details["check"]["cosine_similarity"] > 0.999999
 
 
-def test_a_runtime_that_departs_from_the_graph_fails_the_gate(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def departs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime whose optimised kernels compute with other weights."""
     wrong = models.save_classifier(tmp_path / "wrong.onnx")
     model = onnx.load(wrong)
-    model.graph.initializer[0].raw_data = (2 * models.weights()).tobytes()
+    model.graph.initializer[0].raw_data = (-models.weights()).tobytes()
     onnx.save(model, wrong)
     honest = OnnxRuntime.open_file
     monkeypatch.setattr(OnnxRuntime, "open_file", lambda self, path, threads: honest(self, wrong, threads))
+
+
+@pytest.mark.usefixtures("departs")
+def test_a_runtime_that_departs_from_the_graph_fails_the_gate(source: Path, tmp_path: Path) -> None:
     with pytest.raises(GateFailed, match="differs from the unoptimised one"):
         OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
     assert not (tmp_path / "engine" / "manifest.json").exists()
+
+
+@pytest.mark.usefixtures("departs")
+def test_int8_kernels_that_depart_from_the_graph_are_a_warning(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = models.manifest(precision="int8", scheme="x86-vnni")
+    manifest = OnnxRuntime().build(source, tmp_path / "engine", known)
+    assert "its scheme x86-vnni may be meant for another processor" in caplog.text
+    assert manifest.details["check"]["cosine_similarity"] < 0.99
 
 
 def test_describe_names_the_provider_and_its_nodes(tmp_path: Path) -> None:

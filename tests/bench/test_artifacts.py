@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdeploy.bench.artifacts import Artifact, resolve
+from kdeploy.errors import UserError
+from tests.engines import models
+
+
+def test_a_run_gives_all_its_engines_with_their_roles(tmp_path: Path) -> None:
+    names = ["alone-onnxruntime-float32", "onnxruntime-int8", "student-pytorch", "teacher-pytorch"]
+    for name in names:
+        (tmp_path / "engines" / name).mkdir(parents=True)
+        (tmp_path / "engines" / name / "manifest.json").write_text("{}")
+    (tmp_path / "engines" / "unfinished").mkdir()
+    found = resolve(tmp_path)
+    assert [artifact.name for artifact in found] == names
+    assert [artifact.role for artifact in found] == ["alone", "student", "student", "teacher"]
+    assert resolve(tmp_path / "engines" / names[3]) == [found[3]]
+
+
+def test_an_engine_folder_outside_a_run_is_a_file(tmp_path: Path) -> None:
+    folder = models.build(tmp_path / "teacher-like")
+    assert resolve(folder) == [Artifact("teacher-like", "file", folder)]
+
+
+@pytest.mark.parametrize("name", ["network.onnx", "quickstart.kdz", "network.ort"])
+def test_files_are_named_by_their_stem(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert resolve(tmp_path / name) == [Artifact(name.split(".")[0], "file", tmp_path / name)]
+
+
+def test_anything_else_is_refused_with_what_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").touch()
+    for path in (tmp_path / "weights.pth", tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match=r"an engine folder, a run's folder, a bundle \(\.kdz\) or an ONNX file"):
+            resolve(path)

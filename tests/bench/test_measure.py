@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from kdeploy import bundle, events
+from kdeploy.artifacts import sha256_file
+from kdeploy.bench.measure import measure
+from kdeploy.bench.results import Measurement
+from kdeploy.errors import KdeployError, Unavailable, UserError
+from kdeploy.recipe.schema import BenchSpec
+from kdeploy.sources.base import ImageSet
+from tests.engines import models
+
+QUICK = BenchSpec(batch=(1,), min_time_s=0.02, min_count=64)
+
+
+def labelled(count: int = 400) -> ImageSet:
+    """Labels of which the classifier gets most right, and some wrong."""
+    images = models.images(count)
+    labels = models.probabilities(images).argmax(axis=1)
+    labels[::7] = (labels[::7] + 1) % 3
+    return ImageSet(images, labels, models.CLASSES)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go, so that leftovers are seen."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_accuracy_is_the_engines_own_and_equals_numpys(tmp_path: Path, temporary: Path, in_graph: bool) -> None:
+    folder = models.build(tmp_path / "engine", in_graph=in_graph)
+    data = labelled()
+    found = measure(folder, name="row", role="student", spec=QUICK, data=data, split="validation")
+    expected = models.probabilities(data.images).argmax(axis=1)
+    assert found.accuracy is not None
+    assert found.accuracy.predictions == tuple(expected)
+    assert found.accuracy.correct == int((expected == data.labels).sum()) == 400 - 58
+    assert found.accuracy.split == "validation"
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_measurement_is_whole(tmp_path: Path) -> None:
+    folder = models.build(tmp_path / "engine")
+    spec = BenchSpec(batch=(1, 4), min_time_s=0.02, min_count=700)
+    found = measure(folder, name="row", role="student", spec=spec, data=None)
+    assert (found.name, found.role, found.engine, found.precision) == ("row", "student", "onnxruntime", "float32")
+    assert found.artifact == sha256_file(folder / "model.onnx")
+    assert found.size_bytes == (folder / "model.onnx").stat().st_size
+    assert (found.parameters, found.macs, found.threads, found.accuracy) == (192, 192, 1, None)
+    assert found.load_ms > 0
+    assert found.first_inference_ms > 0
+    assert [latency.batch for latency in found.latency] == [1, 4]
+    assert found.latency[0].count == len(found.latency[0].samples_ms) >= 700
+    assert found.latency[0].p99 is not None
+    assert found.session["onnxruntime"] == onnxruntime.__version__
+    assert len(found.session["pinned"]["cores"]) == 1
+    assert found.machine["architecture"] == os.uname().machine
+    assert Measurement.model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_parent_is_not_pinned(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    measure(models.build(tmp_path / "engine"), name="row", role="file", spec=QUICK, data=None)
+    assert os.sched_getaffinity(0) == before
+
+
+def test_somebody_elses_onnx_file_is_measured_with_noise(tmp_path: Path) -> None:
+    path = models.save_classifier(tmp_path / "network.onnx", in_graph=False, batch=1)
+    found = measure(path, name="network", role="file", spec=QUICK, data=None)
+    assert (found.engine, found.precision, found.accuracy, found.macs) == ("onnxruntime", "not stated", None, None)
+    assert found.artifact == sha256_file(path)
+    assert found.size_bytes == path.stat().st_size
+    assert found.latency[0].count >= 64
+
+
+def test_a_bundle_is_measured_as_its_engine(tmp_path: Path, temporary: Path) -> None:
+    folder = models.build(tmp_path / "engine")
+    bundle.pack(folder, tmp_path / "shipped.kdz", name="shipped", provenance={})
+    found = measure(tmp_path / "shipped.kdz", name="shipped", role="file", spec=QUICK, data=labelled(20))
+    assert found.artifact == sha256_file(folder / "model.onnx")
+    assert found.accuracy is not None
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_batch_that_the_file_does_not_take_is_refused(tmp_path: Path) -> None:
+    path = models.save_classifier(tmp_path / "network.onnx", batch=1)
+    spec = BenchSpec(batch=(1, 8), min_time_s=0.02)
+    with pytest.raises(UserError, match="takes batches of 1 only and can't be measured at batch 8"):
+        measure(path, name="network", role="file", spec=spec, data=None)
+
+
+def test_data_of_another_shape_is_refused(tmp_path: Path) -> None:
+    folder = models.build(tmp_path / "engine")
+    data = ImageSet(np.zeros((4, 9, 8, 1), np.uint8), np.zeros(4, np.int64), models.CLASSES)
+    with pytest.raises(UserError, match=r"takes images of 8 x 8 pixels in 1 channels, but the data has \[9, 8, 1\]"):
+        measure(folder, name="row", role="file", spec=QUICK, data=data)
+
+
+def test_data_with_more_classes_is_refused(tmp_path: Path) -> None:
+    data = ImageSet(models.images(2), np.array([0, 3]), ("a", "b", "c", "d"))
+    with pytest.raises(UserError, match="label 3, but the engine has 3 classes"):
+        measure(models.build(tmp_path / "engine"), name="row", role="file", spec=QUICK, data=data)
+
+
+def test_errors_of_the_child_come_back_as_their_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = models.save_classifier(tmp_path / "network.onnx")
+    (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:300])
+    with pytest.raises(UserError, match=r"can't open .*cut\.onnx"):
+        measure(tmp_path / "cut.onnx", name="cut", role="file", spec=QUICK, data=None)
+    (tmp_path / "shadow" / "onnxruntime").mkdir(parents=True)
+    (tmp_path / "shadow" / "onnxruntime" / "__init__.py").write_text("raise ImportError('no runtime here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
+    with pytest.raises(Unavailable, match=r"no runtime here.* Type: pip install onnxruntime") as caught:
+        measure(path, name="network", role="file", spec=QUICK, data=None)
+    assert caught.value.exit_status == 5
+
+
+class KillTheChild:
+    """A listener that kills the measuring child as soon as its bar moves."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    @contextmanager
+    def task(self, description: str, total: int | None) -> Iterator[KillTheChild]:
+        yield self
+
+    def advance(self, steps: int = 1, **figures: float | str) -> None:
+        for child in _children():
+            os.kill(child, self.number)
+
+    def decided(self, what: str, value: str, why: str) -> None: ...
+    def warned(self, text: str) -> None: ...
+    def said(self, text: str) -> None: ...
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(signal.SIGKILL, "SIGKILL: memory most likely ran out"), (signal.SIGSEGV, "SIGSEGV: the runtime crashed")],
+)
+def test_a_killed_child_is_an_error_that_names_the_signal(
+    tmp_path: Path, temporary: Path, number: signal.Signals, message: str
+) -> None:
+    folder = models.build(tmp_path / "engine")
+    spec = BenchSpec(min_time_s=20)
+    with events.listening(KillTheChild(number)), pytest.raises(KdeployError, match=message):
+        measure(folder, name="row", role="file", spec=spec, data=labelled(20))
+    assert _children() == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_ctrl_c_ends_the_child_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+    path = models.save_classifier(tmp_path / "network.onnx")
+    program = f"""
+from pathlib import Path
+from kdeploy.bench.measure import measure
+from kdeploy.recipe.schema import BenchSpec
+measure(Path({str(path)!r}), name="n", role="file", spec=BenchSpec(min_time_s=60), data=None)
+"""
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
+    listing = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    deadline = time.monotonic() + 20
+    while not (children := listing.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    parent.send_signal(signal.SIGINT)
+    _, stderr = parent.communicate(timeout=10)
+    assert "KeyboardInterrupt" in stderr
+    assert children
+    assert not Path(f"/proc/{children[0]}").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_parent_sleeps(tmp_path: Path) -> None:
+    folder = models.build(tmp_path / "engine")
+    spec = BenchSpec(min_time_s=1.0, min_count=1)
+    before = time.process_time()
+    measure(folder, name="row", role="file", spec=spec, data=None)
+    assert time.process_time() - before < 0.5  # of more than two seconds; most of it is reading the samples
