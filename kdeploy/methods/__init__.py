@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Method", "Needs", "Outputs", "Phase", "Shapes", "create", "find", "names"]
 
 _GROUP = "kdeploy.methods"
-_NOT_METHODS = {"__init__", "base"}
 
 
 def __getattr__(name: str) -> Any:
@@ -34,8 +33,8 @@ def __getattr__(name: str) -> Any:
 
 
 def names() -> list[str]:
-    """The names of all methods: the files of this folder, and what other packages add."""
-    files = {path.stem for path in Path(__file__).parent.glob("*.py")} - _NOT_METHODS
+    """The names of all methods: the files of this folder but base and the private ones, and what other packages add."""
+    files = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")} - {"base"}
     plugins = {entry.name for entry in importlib.metadata.entry_points(group=_GROUP)}
     return sorted({stem.replace("_", "-") for stem in files} | plugins)
 

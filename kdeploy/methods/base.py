@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +48,12 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method must be given; the loop taps and prepares just that."""
+    """What a method must be given; the loop taps and prepares just that.
 
-    features: bool = False
+    features: of "all" stages, or of the "last" one only, which is then `features[-1]` either way.
+    """
+
+    features: Literal["all", "last"] | None = None
     embedding: bool = False
     labels: bool = False
     index: bool = False
