@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -54,18 +53,16 @@ def _read_torch(path: Path, head: bytes) -> object:
         raise UserError(f"The checkpoint {path} is cut off (its end is missing): get it again.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        if refused or ("weights_only" in str(error) and "Unsupported" in str(error)):
-            wanted = f"asks Python for {refused[1]}" if refused else "asks for more than tensors"
+    except Exception as error:  # whatever a damaged pickle makes the unpickler stumble over
+        refused = re.search(r"GLOBAL (\S+) (was not an allowed global|whose module)", str(error))
+        if refused:
             raise UserError(
-                f"The checkpoint {path} was refused: it {wanted}, and loading that could run any code. "
-                "Ask its author for the state dict alone, or for safetensors."
+                f"The checkpoint {path} was refused: it asks Python for {refused[1]}, and loading that could run "
+                "any code. Ask its author for the state dict alone, or for safetensors."
             ) from None
-        raise UserError(f"{path} is not a checkpoint that torch can read, or it is damaged: get it again.") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"The checkpoint {path} is damaged or cut off ({reason}): get it again.") from None
+        raise UserError(
+            f"{path} is not a checkpoint that torch can read, or it is damaged or cut off: get it again."
+        ) from error
 
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
@@ -101,7 +98,9 @@ def load_into(network: nn.Module, spec: NetworkSpec, *, base: Path) -> None:
             )
     weights = _rename(path, read_weights(path), spec.rename)
     _check_fit(path, spec.model, network, weights)
-    network.load_state_dict(weights)
+    whole = network.state_dict()  # its metadata tell layers that their keys are named as today (MNASNet asks)
+    whole.update(weights)
+    network.load_state_dict(whole)
 
 
 def _rename(path: Path, weights: Mapping[str, Tensor], rules: Iterable[RenameSpec]) -> dict[str, Tensor]:
@@ -123,7 +122,7 @@ def _rename(path: Path, weights: Mapping[str, Tensor], rules: Iterable[RenameSpe
 
 def _check_fit(path: Path, model: str, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Raise one UserError that names what does not fit, and the rename rule that would fit most."""
-    # Files from before torch 0.4.1 have no num_batches_tracked; load_state_dict fills it in.
+    # Files from before torch 0.4.1 have no num_batches_tracked; a fresh network's stays.
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in weights.items()}
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]

@@ -58,4 +58,5 @@ def _load_published(models: Any, name: str, weights: str, network: nn.Module) ->
     anew = [key for key in own if key not in fitting]
     if anew:
         events.decided(f"torchvision:{name} starts anew", ", ".join(anew), "the published ones have another shape")
-    network.load_state_dict(fitting, strict=False)
+    own.update(fitting)
+    network.load_state_dict(own)
