@@ -4,6 +4,7 @@ import pytest
 
 from kdeploy.engines.base import Availability
 from kdeploy.machine import doctor, installed
+from kdeploy.quantize.schemes import choose_scheme
 
 MACHINE = {
     "board": None,
@@ -62,6 +63,12 @@ def test_what_instruction_sets_mean(instruction_sets, scheme, int8, bfloat16):
     assert scheme in found["int8"].detail
     assert found["int8"].level == int8
     assert found["bfloat16"].level == bfloat16
+
+
+@pytest.mark.parametrize("instruction_sets", [{"avx2", "avx_vnni"}, {"avx2"}, {"asimd", "asimddp"}, {"asimd"}])
+def test_the_scheme_named_is_the_one_that_quantize_chooses(instruction_sets):
+    found = by_name(doctor.judge_processor(frozenset(instruction_sets), "some"))
+    assert f"Scheme {choose_scheme('auto', instruction_sets).name}" in found["int8"].detail
 
 
 def test_a_quiet_board_has_nothing_to_note():
