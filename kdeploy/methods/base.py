@@ -46,26 +46,41 @@ class Shapes:
     embedding: int | None = None
 
 
+Relu = Literal["as-is", "before", "after"]
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a method must be given; the loop taps and prepares just that.
 
     features: of "all" stages, or of the "last" one only, which is then `features[-1]` either way.
+    student_relu, teacher_relu: which tensor of a stage: "as-is", the module's output; "before" its last ReLU, or
+    behind the batch norm that follows it; "after" that ReLU, or the ReLU that follows (`kdeploy.models.taps`).
+    training_labels: `prepare` is called with the labels of the whole training set.
+    teacher_classifier: `deployed` is called with the teacher's last linear layer.
     """
 
     features: Literal["all", "last"] | None = None
+    student_relu: Relu = "as-is"
+    teacher_relu: Relu = "as-is"
     embedding: bool = False
     labels: bool = False
     index: bool = False
+    training_labels: bool = False
+    teacher_classifier: bool = False
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A training that comes before the student's own, such as a paraphraser's (Factor Transfer)."""
+    """A training that comes before the student's own, such as a paraphraser's (Factor Transfer).
+
+    student: whether the student is trained in it too, beside the method (FitNets' hints), and not only the method.
+    """
 
     name: str
     epochs: int
     lr: float = 0.1
+    student: bool = False
     options: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -95,8 +110,8 @@ class Method(nn.Module):
         """Trainings that come first; none for most methods."""
         return ()
 
-    def phase_loss(self, phase: Phase, teacher: Outputs) -> Tensor:
-        """The loss of a phase from `phases`, on the teacher's outputs alone."""
+    def phase_loss(self, phase: Phase, teacher: Outputs, student: Outputs | None = None) -> Tensor:
+        """The loss of a phase from `phases`: on the teacher's outputs, and the student's if `phase.student`."""
         raise ValueError(f"{type(self).__name__} declares no phase {phase.name!r}")
 
     def end_phase(self, phase: Phase) -> None:
@@ -106,6 +121,18 @@ class Method(nn.Module):
     def build(self, student: Shapes, teacher: Shapes) -> None:
         """Make the adapters for these shapes; a method without adapters has nothing to do."""
         return None
+
+    def prepare(self, labels: Tensor) -> None:
+        """Called once, before or after `build`, with the training set's labels `[N]`, by `Context.index`."""
+        return None
+
+    def deployed(self, network: nn.Module, tap: str, classifier: nn.Module | None = None) -> nn.Module:
+        """What is evaluated and exported of the student `network`: the network itself, for most methods.
+
+        tap: module path of the student's last feature; classifier: see `Needs.teacher_classifier`. What is returned
+        shares its weights with `network` and with the method, so that it can be made once, after `build`.
+        """
+        return network
 
     @abstractmethod
     def terms(
