@@ -1,0 +1,1 @@
+"""ONNX to ONNX, without torch: rewrites, schemes, calibration, static int8."""
