@@ -116,15 +116,15 @@ class Method(nn.Module):
 
     def end_phase(self, phase: Phase) -> None:
         """Called when a phase is over, so that what it trained can be frozen."""
-        return None
+        return
 
     def build(self, student: Shapes, teacher: Shapes) -> None:
         """Make the adapters for these shapes; a method without adapters has nothing to do."""
-        return None
+        return
 
     def prepare(self, labels: Tensor) -> None:
         """Called once, before or after `build`, with the training set's labels `[N]`, by `Context.index`."""
-        return None
+        return
 
     def deployed(self, network: nn.Module, tap: str, classifier: nn.Module | None = None) -> nn.Module:
         """What is evaluated and exported of the student `network`: the network itself, for most methods.
