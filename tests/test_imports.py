@@ -42,11 +42,9 @@ print(json.dumps({"status": status or 0, "loaded": sorted(sys.modules)}), file=s
 
 LIST_VERBS = """
 import json
-import click
 from typer.main import get_command
 from kdeploy.cli.main import app
-command = get_command(app)
-print(json.dumps(command.list_commands(click.Context(command))))
+print(json.dumps(sorted(get_command(app).commands)))
 """
 
 
@@ -90,7 +88,7 @@ def test_the_absent_packages_are_really_absent(tmp_path):
 def test_the_verbs_are_these(tmp_path):
     done = run_without(NOT_ON_A_DEVICE, ["-c", LIST_VERBS], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sorted(json.loads(done.stdout)) == VERBS
+    assert json.loads(done.stdout) == VERBS
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
