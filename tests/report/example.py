@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kdeploy.bench.results import Accuracy, Latency, Measurement, Percentile
+from kdeploy.parity.record import Parity
+from kdeploy.report.data import Epoch, Gate, ReportData, Stage
+from kdeploy.report.rows import rows_from
 
 CLASSES = tuple(f"{digit}" for digit in range(10))
 LABELS = np.random.default_rng(0).integers(0, 10, 360)
@@ -34,9 +37,9 @@ def measurement(
     machine=MACHINE,
 ) -> Measurement:
     draw = np.random.default_rng(sum(map(ord, role + engine + precision)))
-    calm = p50_ms * draw.lognormal(0.0, 0.035, calls)
-    disturbed = draw.random(calls) < 0.03
-    samples = np.where(disturbed, calm * draw.uniform(1.1, 1.9, calls), calm)
+    calm = p50_ms * draw.lognormal(0.0, draw.uniform(0.012, 0.045), calls)
+    disturbed = draw.random(calls) < 0.04
+    samples = np.where(disturbed, calm * (1.04 + draw.exponential(draw.uniform(0.05, 0.2), calls)), calm)
     predictions = LABELS.copy()
     wrong = np.random.default_rng(7).permutation(360)[: 360 - correct]
     predictions[wrong] = (predictions[wrong] + 1) % 10
@@ -109,3 +112,81 @@ def measurements() -> list[Measurement]:
         measurement("student", "pytorch", "float32", p50_ms=0.992, correct=352, size_bytes=88_064, **student),
         measurement("teacher", "pytorch", "float32", p50_ms=4.31, correct=357, size_bytes=4_352_000, **teacher),
     ]
+
+
+def report(**changes) -> ReportData:
+    found = measurements()
+    content = {
+        "title": "quickstart",
+        "about": "A teacher for handwritten digits, and a student 50 times smaller that learns from it.",
+        "created": "2026-02-03 10:14 UTC",
+        "kdeploy": "0.1.0",
+        "revision": "4d03b34a7f0c2e5b",
+        "seed": 0,
+        "recipe_yaml": "name: quickstart\nseed: 0\ndata:\n  source: sklearn-digits\n  validation: 0.1\n",
+        "baseline": "teacher-pytorch-float32",
+        "shipped": "student-onnxruntime-int8",
+        "rows": rows_from(found, baseline="teacher-pytorch-float32"),
+        "measurements": found,
+        "curves": {"teacher": curve(20, 0.985, 3), "alone": curve(30, 0.957, 1), "student": curve(30, 0.974, 2)},
+        "parity": {
+            "student.float32.onnx": parity(2.1e-7, 0.9999999, 1.0, 1e-4),
+            "student.int8.onnx": parity(0.051, 0.99871, 0.992, None),
+        },
+        "gates": [
+            Gate(
+                name="parity of student.float32.onnx",
+                row="student-onnxruntime-float32",
+                bound="within 0.0001 of torch's scale, cosine at least 0.9999",
+                value="difference 2.1e-07, cosine 1.000000",
+                passed=True,
+            ),
+            Gate(
+                name="int8 drop",
+                row="student-onnxruntime-int8",
+                bound="at most 1.0 points below float32, on validation",
+                value="0.3 points",
+                passed=True,
+            ),
+        ],
+        "provenance": [
+            Stage(name="train/teacher", seconds=61.2, outputs={"networks/teacher/teacher.safetensors": "ab" * 32}),
+            Stage(name="train/student", seconds=38.4, outputs={"networks/student/student.safetensors": "cd" * 32}),
+            Stage(name="export/student", seconds=4.1, outputs={"export/student.float32.onnx": "ef" * 32}),
+        ],
+        "machine": MACHINE,
+        "warnings": [],
+        "paths": {"run": "runs/quickstart", "bundle": "runs/quickstart/quickstart.kdz"},
+    }
+    return ReportData.model_validate(content | changes)
+
+
+def curve(epochs: int, final: float, seed: int) -> tuple[Epoch, ...]:
+    draw = np.random.default_rng(seed)
+    rise = 1 - np.exp(-np.arange(1, epochs + 1) / (epochs / 6))
+    noise = draw.normal(0, 0.006, epochs) * np.linspace(1.6, 0.2, epochs)
+    return tuple(
+        Epoch(
+            epoch=place + 1,
+            train_loss=float(2.3 * (1 - rise[place]) + 0.06 + abs(noise[place])),
+            validation_accuracy=float(np.clip(0.1 + (final - 0.1) * rise[place] / rise[-1] + noise[place], 0, 1)),
+            lr=float(0.05 * (1 + np.cos(np.pi * place / epochs))),
+        )
+        for place in range(epochs)
+    )
+
+
+def parity(difference: float, cosine: float, agreement: float, tolerance: float | None) -> Parity:
+    return Parity(
+        samples=256,
+        batches=(1, 2, 32),
+        compared="centred log-probabilities",
+        max_abs_difference=10 * difference,
+        relative_difference=difference,
+        cosine_similarity=cosine,
+        top1_agreement=agreement,
+        tolerance=tolerance,
+        min_cosine_similarity=None if tolerance is None else 0.9999,
+        passed=True,
+        reasons=(),
+    )

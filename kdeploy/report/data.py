@@ -1,0 +1,104 @@
+"""Everything that a report shows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from kdeploy.bench.results import Measurement
+from kdeploy.parity.record import Parity
+from kdeploy.report.rows import Row
+from kdeploy.report.seeds import AggregateRow, Mean
+
+
+class Part(BaseModel):
+    """A part of a report: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Epoch(BaseModel):
+    """One epoch of a training; a line of `metrics.jsonl` has more, which is left out."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    epoch: int
+    train_loss: float
+    validation_accuracy: float | None
+    lr: float
+
+
+class EpochScore(Part):
+    """One epoch's weights: accuracies as shares; epoch counts from 0."""
+
+    epoch: int
+    validation_accuracy: float
+    test_accuracy: float
+
+
+class ReportedEpochs(Part):
+    """A trained network at its last epoch and at the epoch chosen on validation; never the best on test."""
+
+    schema_version: Literal[1] = 1
+    selected: Literal["last", "validation"]
+    """Which of the two is the network of the tables."""
+    test_samples: int
+    last: EpochScore
+    chosen: EpochScore
+
+
+class Gate(Part):
+    """A bound, what was measured, and whether it holds."""
+
+    name: str
+    row: str
+    """Key of the row that it speaks of."""
+    bound: str
+    value: str
+    passed: bool
+
+
+class Stage(Part):
+    """A stage of the run and what it made."""
+
+    name: str
+    seconds: float
+    outputs: dict[str, str]
+    """SHA-256 of each file, by its path in the run folder."""
+
+
+class ReportData(Part):
+    """One run, from teacher to engines."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    about: str
+    created: str
+    kdeploy: str
+    revision: str | None
+    seed: int
+    recipe_yaml: str
+    """The resolved recipe."""
+    baseline: str
+    """Key of the row that ratios refer to."""
+    shipped: str | None
+    """Key of the row that the bundle holds; None: nothing was packed."""
+    rows: tuple[Row, ...]
+    seeds: tuple[AggregateRow, ...] = ()
+    """Means, where several seeds were run."""
+    gain: Mean | None = None
+    """Accuracy of distilled less alone, paired by seed."""
+    measurements: tuple[Measurement, ...]
+    curves: dict[str, tuple[Epoch, ...]]
+    """By the network's role."""
+    epochs: dict[str, ReportedEpochs] = {}
+    """By the network's role, for those trained in this run."""
+    parity: dict[str, Parity]
+    """By the name of the file that was compared."""
+    gates: tuple[Gate, ...]
+    provenance: tuple[Stage, ...]
+    machine: dict[str, Any]
+    warnings: tuple[str, ...]
+    paths: dict[str, str]
+    """Where things lie: run folder, bundle, ..."""

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from kdeploy.report.charts import tradeoff
+from kdeploy.report.html import data_of, described, measured_on, render, write_report
+from kdeploy.report.rows import rows_from
+from kdeploy.report.seeds import accuracy_gain, aggregate
+from tests.report.example import latency, measurements, report
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+VOID = {"meta", "rect", "line", "circle", "path", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, with their attributes; fails on tags that do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def downloaded(page: Page, kind: str) -> str:
+    address = next(one["href"] for one in page.having("a") if one["href"].startswith(f"data:{kind}"))
+    return base64.b64decode(address.partition("base64,")[2]).decode()
+
+
+def test_well_formed_and_whole(tmp_path):
+    write_report(tmp_path / "report.html", report())
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    text = " ".join("".join(page.text).split())
+    for heading in ("Results", "Accuracy against latency", "How steady the latency is", "Training", "Checks"):
+        assert heading in text
+    assert "student · ONNX Runtime int8 ships in place of teacher · PyTorch float32" in text
+    assert "105× faster" in text
+    assert "112× smaller" in text
+    assert "−1.7 points" in text
+    assert "95 % interval [95.3, 98.7] %" in text
+    idents = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(idents) == len(set(idents))
+
+
+def test_nothing_is_loaded_from_anywhere():
+    text = render(report())
+    assert "http://" not in text
+    assert "https://" not in text
+    page = Page(text)
+    assert not [tag for tag, attributes in page.elements if "src" in attributes]
+    assert not page.having("link")
+    assert {one["href"].partition(":")[0] for one in page.having("a")} == {"data"}
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_the_policy_lets_only_our_script_run():
+    text = render(report())
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(one["content"] for one in Page(text).having("meta") if "http-equiv" in one)
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_every_name_is_escaped():
+    hostile = [
+        one.model_copy(
+            update={"name": HOSTILE + one.name, "role": "student-" + HOSTILE, "machine": {"processor": HOSTILE}}
+        )
+        for one in measurements()
+    ]
+    example = report()
+    text = render(
+        report(
+            title=HOSTILE,
+            about=HOSTILE,
+            recipe_yaml=HOSTILE,
+            measurements=hostile,
+            rows=rows_from(hostile, baseline=hostile[-1].name),
+            baseline=hostile[-1].name,
+            shipped=hostile[0].name,
+            curves={HOSTILE: example.curves["student"]},
+            parity={HOSTILE: example.parity["student.int8.onnx"]},
+            gates=[
+                example.gates[0].model_copy(
+                    update={"name": HOSTILE, "bound": HOSTILE, "value": HOSTILE, "passed": False}
+                )
+            ],
+            provenance=[example.provenance[0].model_copy(update={"name": HOSTILE, "outputs": {HOSTILE: "00" * 32}})],
+            machine={HOSTILE: HOSTILE},
+            warnings=[HOSTILE],
+            paths={HOSTILE: HOSTILE},
+        )
+    )
+    page = Page(text)
+    assert len(page.having("script")) == 1
+    assert not page.having("img")
+    assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
+    assert "".join(page.text).count("<script>alert(1)</script>") > 15
+
+
+def test_the_table_can_be_sorted():
+    page = Page(render(report()))
+    assert len([one for one in page.having("table") if one.get("class") == "sortable"]) == 1
+    cells = [one["data-value"] for one in page.having("td") if "data-value" in one]
+    assert len(cells) == 6 * 9
+    assert "" in cells  # the p99 that too few calls support
+    assert [one["data-value"] for one in page.having("th") if "data-value" in one] == ["0", "1", "2", "3", "4", "5"]
+    headings = [one for one in page.having("th") if one.get("scope") == "col"]
+    assert headings[1]["data-first"] == "descending"
+
+
+def test_charts_say_in_words_what_they_show():
+    page = Page(render(report()))
+    drawings = [one for one in page.having("svg") if "aria-hidden" not in one]
+    assert len(drawings) == 7
+    assert all(one["role"] == "img" and one["aria-labelledby"] for one in drawings)
+    text = "".join(page.text)
+    assert "student · ONNX Runtime int8: 97.5 % at 0.0413 ms" in text
+    assert "alone · PyTorch float32: p50 0.983 ms · p99 n/a · 500 calls" in text
+
+
+def test_failed_gates_and_warnings_come_first():
+    failed = report().gates[1].model_copy(update={"passed": False, "value": "2.4 points"})
+    text = "".join(Page(render(report(gates=[report().gates[0], failed], warnings=["the clock moved"]))).text)
+    assert "1 of 2 gates does not hold" in text
+    assert "int8 drop: 2.4 points; asked for: at most 1.0 points below float32" in text
+    assert text.index("gates does not hold") < text.index("the clock moved") < text.index("Press a heading")
+
+
+def test_seeds_are_shown_with_the_gain():
+    rows = list(report().rows)
+    better = [row.model_copy(update={"accuracy": 0.99}) if row.role == "student" else row for row in rows]
+    gain = accuracy_gain([rows, better], "student-pytorch-float32", over="alone-pytorch-float32")
+    text = "".join(Page(render(report(seeds=aggregate([rows, better]), gain=gain))).text)
+    assert "Over 2 seeds" in text
+    assert "paired by seed: +2.6 points [-5.2, +10.3]" in text
+
+
+def test_a_run_that_measured_little_still_has_a_report():
+    bare = [one.model_copy(update={"accuracy": None, "latency": ()}) for one in measurements()[:1]]
+    text = render(
+        report(
+            measurements=bare,
+            rows=rows_from(bare, baseline=bare[0].name),
+            baseline=bare[0].name,
+            shipped=None,
+            curves={},
+            parity={},
+            gates=[],
+            provenance=[],
+            paths={},
+            revision=None,
+        )
+    )
+    page = Page(text)
+    assert not [one for one in page.having("svg") if "aria-hidden" not in one]
+    assert "n/a" in "".join(page.text)
+
+
+def test_the_data_go_with_it():
+    page = Page(render(report()))
+    content = json.loads(downloaded(page, "application/json"))
+    assert content == data_of(report())
+    assert content["rows"][0]["name"] == "teacher · PyTorch float32"
+    first = content["measurements"][0]["latency"][0]
+    assert "samples_ms" not in first
+    assert len(first["quantiles_ms"]) == 101
+    assert first["quantiles_ms"] == sorted(first["quantiles_ms"])
+    table = downloaded(page, "text/csv").splitlines()
+    assert table[0].startswith("key,name,role,engine,precision,accuracy")
+    assert len(table) == 7
+
+
+def test_a_large_run_stays_below_the_bound():
+    import numpy as np
+
+    many = latency(1, np.random.default_rng(0).lognormal(0, 0.1, 50_000))
+    found = [
+        one.model_copy(update={"name": f"{one.name}-{copy}", "latency": (many, *one.latency)})
+        for one in measurements()
+        for copy in range(4)
+    ]
+    curves = {f"assistant-{place}": report().curves["student"] * 10 for place in range(5)}
+    text = render(report(measurements=found, rows=rows_from(found, baseline=found[-1].name), curves=curves))
+    assert len(text.encode()) < 1_500_000
+
+
+def test_the_front_is_what_nothing_beats():
+    rows = report().rows
+    assert [row.key for row in tradeoff.pareto(rows)] == [
+        "student-onnxruntime-int8",
+        "student-onnxruntime-float32",
+        "teacher-onnxruntime-float32",
+    ]
+
+
+def test_described():
+    assert described({"logical": 2, "flags": ["avx2", "vnni"], "governor": None}) == (
+        "logical 2, flags avx2, vnni, governor unknown"
+    )
+    assert described(True) == "yes"
+    assert described([]) == "none"
+
+
+def test_each_machine_is_named_once():
+    found = measurements()
+    other = found[0].model_copy(update={"machine": {"processor": "Cortex-A76"}, "threads": 4})
+    assert measured_on([*found, other]) == ("Intel(R) Xeon(R) Processor @ 2.10GHz, 1 thread; Cortex-A76, 4 threads")
+
+
+@pytest.mark.slow
+def test_sorts_in_a_browser(tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    click = "document.querySelectorAll('table.sortable thead button')[4].click();"  # p99, which one row lacks
+    digest = base64.b64encode(hashlib.sha256(click.encode()).digest()).decode()
+    text = render(report()).replace("script-src ", f"script-src 'sha256-{digest}' ")
+    page = tmp_path / "report.html"
+    page.write_text(text.replace("</body>", f"<script>{click}</script></body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run(
+        [chromium, *options, profile, "--enable-logging=stderr", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    order = re.findall(r'<th scope="row" data-value="(\d)"', done.stdout)
+    assert order == ["5", "4", "1", "3", "0", "2"]
+    assert re.search(r'<th scope="col" aria-sort="ascending">', done.stdout)
