@@ -109,7 +109,8 @@ def _ready(classifier: Classifier) -> Classifier:
     """A copy for inference on the CPU, with weights in torch's own order: channels-last ones show in the graph."""
     network = copy.deepcopy(classifier).cpu().eval()
     for parameter in network.parameters():
-        parameter.data = parameter.data.contiguous()
+        # A clone, because with one channel `contiguous()` finds nothing to change.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return network
 
 
