@@ -13,10 +13,9 @@ from kdeploy.report.seeds import AggregateRow, Mean
 
 @dataclass(frozen=True)
 class Column:
-    """A column of figures: its heading, unit, the value to sort and compare by, and the text of a cell."""
+    """A column of figures: its heading, the value to sort and compare by, and the text of a cell."""
 
     title: str
-    unit: str
     help: str
     value: Callable[[Row], float | None]
     text: Callable[[Row], str]
@@ -28,7 +27,6 @@ class Column:
 COLUMNS: tuple[Column, ...] = (
     Column(
         "accuracy",
-        "%",
         "Top-1 on held-out images, with its 95 % Wilson interval",
         lambda row: row.accuracy,
         lambda row: figures.percent(row.accuracy),
@@ -37,7 +35,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "agrees",
-        "%",
         "Share of images on which it names the teacher's class",
         lambda row: row.agreement_with_teacher,
         lambda row: figures.percent(row.agreement_with_teacher),
@@ -45,7 +42,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "p50",
-        "ms",
         "Median latency of one image",
         lambda row: row.p50_ms,
         lambda row: figures.milliseconds(row.p50_ms),
@@ -53,7 +49,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "p99",
-        "ms",
         "99th percentile of the latency of one image; n/a where too few calls support it",
         lambda row: row.p99_ms,
         lambda row: figures.milliseconds(row.p99_ms),
@@ -61,7 +56,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "faster",
-        "×",
         "The baseline's p50 over this p50",
         lambda row: row.latency_ratio,
         lambda row: figures.ratio(row.latency_ratio),
@@ -69,7 +63,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "size",
-        "B",
         "Bytes on disk, all files that the engine needs",
         lambda row: row.size_bytes,
         lambda row: figures.size(row.size_bytes),
@@ -77,7 +70,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "smaller",
-        "×",
         "The baseline's size over this size",
         lambda row: row.size_ratio,
         lambda row: figures.ratio(row.size_ratio),
@@ -85,7 +77,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "params",
-        "",
         "Parameters",
         lambda row: row.parameters,
         lambda row: figures.count(row.parameters),
@@ -93,7 +84,6 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "MACs",
-        "M",
         "Multiply-accumulates of one image",
         lambda row: row.macs,
         lambda row: figures.millions(row.macs),
@@ -104,7 +94,7 @@ COLUMNS: tuple[Column, ...] = (
 
 @dataclass(frozen=True)
 class AggregateColumn:
-    """A column of means over seeds; `spread` writes the interval."""
+    """A column of means over seeds; the note is the interval."""
 
     title: str
     value: Callable[[AggregateRow], float | None]
@@ -149,6 +139,11 @@ AGGREGATE_COLUMNS: tuple[AggregateColumn, ...] = (
     _mean_column("size", lambda row: row.size_bytes, figures.size, "lowest", _no_interval),
     _mean_column("smaller", lambda row: row.size_ratio, figures.ratio, "highest", _no_interval),
 )
+
+
+def heading(title: str) -> str:
+    """A column's title with its unit, where cells do not show it."""
+    return f"{title} (ms)" if title in ("p50", "p99") else title
 
 
 def best_of(values: Sequence[float | None], wanted: Literal["highest", "lowest"] | None) -> set[int]:

@@ -21,7 +21,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """ "41.3×"; below ten two digits after the point at most."""
+    """How many times, with three significant digits: "41.3×"."""
     return NOT_AVAILABLE if value is None else f"{significant(value)}×"
 
 

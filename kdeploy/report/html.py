@@ -21,7 +21,7 @@ from kdeploy.bench.results import Measurement
 from kdeploy.report import figures
 from kdeploy.report.charts import steadiness, tradeoff, training
 from kdeploy.report.charts.svg import Element, markup
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, heading
 from kdeploy.report.data import ReportData
 from kdeploy.report.headline import headline
 from kdeploy.report.rows import Row
@@ -49,6 +49,7 @@ def render(report: ReportData) -> str:
         "significant": figures.significant,
         "seconds": figures.seconds,
         "described": described,
+        "heading": heading,
     }
     return environment.get_template("report.html.j2").render(
         report=report,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, heading
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A GitHub table of the rows, the best value of a column bold; ends with a newline."""
-    titles = [f"{column.title} ({column.unit})" if column.unit == "ms" else column.title for column in COLUMNS]
+    titles = [heading(column.title) for column in COLUMNS]
     best = [best_of([column.value(row) for row in rows], column.best) for column in COLUMNS]
     body = [
         [_escaped(row.name)]
@@ -26,7 +26,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 def aggregate_to_markdown(rows: Sequence[AggregateRow]) -> str:
     """The same for means over seeds with their 95 % t intervals."""
-    titles = [f"{column.title} (ms)" if column.title == "p50" else column.title for column in AGGREGATE_COLUMNS]
+    titles = [heading(column.title) for column in AGGREGATE_COLUMNS]
     best = [best_of([column.value(row) for row in rows], column.best) for column in AGGREGATE_COLUMNS]
     body = [
         [_escaped(row.name)]

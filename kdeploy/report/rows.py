@@ -79,8 +79,8 @@ def _place(measurement: Measurement) -> tuple[int, str, bool, str, int]:
     """Where a measurement belongs in the table; those that tie stay as they came."""
     family = measurement.role.partition("-")[0]
     role = _ROLES.index(family) if family in _ROLES else len(_ROLES)
-    precisions = _PRECISIONS
-    precision = precisions.index(measurement.precision) if measurement.precision in precisions else len(precisions)
+    known = measurement.precision in _PRECISIONS
+    precision = _PRECISIONS.index(measurement.precision) if known else len(_PRECISIONS)
     return (role, measurement.role, measurement.engine != "pytorch", measurement.engine, precision)
 
 
