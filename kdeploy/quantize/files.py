@@ -11,6 +11,8 @@ from onnx import ModelProto, TensorProto
 from kdeploy import artifacts
 from kdeploy.errors import UserError
 
+_STANDARD = ("", "ai.onnx")
+
 
 def load_model(path: Path) -> ModelProto:
     """Read and check an ONNX file, its external data too where they lie in the file's own folder.
@@ -32,6 +34,8 @@ def load_model(path: Path) -> ModelProto:
         raise UserError(f"{path} ({len(content):,} bytes) is not an ONNX file, or was cut short.") from None
     if not model.graph.node:
         raise UserError(f"{path} ({len(content):,} bytes) holds no ONNX graph.")
+    if not any(entry.domain in _STANDARD for entry in model.opset_import):
+        raise UserError(f"{path} is not written in ONNX's standard operators.")
     for tensor in external_tensors(model):
         _refuse_outside(tensor, path)
     try:
@@ -55,7 +59,7 @@ def external_tensors(model: ModelProto) -> list[TensorProto]:
 
 def opset_version(model: ModelProto) -> int:
     """The version of the standard operators that the graph is written in."""
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD)
 
 
 def first_line(error: Exception) -> str:
