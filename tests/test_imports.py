@@ -119,3 +119,17 @@ def test_doctor_examines_a_machine_without_torch(tmp_path):
     assert found["engine pytorch"]["level"] == "note"
     assert "torch" in found["kdeploy[train]"]["detail"]
     assert found["kdeploy[onnx]"]["detail"] == "missing: onnx"
+
+
+@pytest.mark.parametrize(
+    ("verb", "status"),
+    [(["recipes"], 0), (["models"], 0), (["runs"], 0), (["doctor"], 0), (["run", "quickstart"], 5)],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_a_device_answers(verb, status, tmp_path):
+    """Lists work without torch; training says what to install, and that is no bug of ours."""
+    done = run_without(NOT_ON_A_DEVICE, ["-c", RUN_VERB, *verb], tmp_path)
+    assert json.loads(done.stderr.splitlines()[-1])["status"] == status, done.stderr
+    if status:
+        assert "pip install 'kdeploy[train]'" in done.stderr
+        assert "Traceback" not in done.stderr
