@@ -86,13 +86,16 @@ class Expectations:
     identity: the largest |loss| in float64 where the student's tensors are the teacher's; None: it is not 0.
     duplication: the loss of a batch given twice, relative to the loss of the batch; None: no such factor.
     duplication_tolerance: relative, of that factor.
-    inputs, build, prepare: for methods that take other tensors, or other steps before the first loss.
+    exempt: names of generic tests that do not apply, each with the reason why, which the skipped test shows.
+    inputs, build, prepare: for methods that take other tensors, or other steps before the first loss. One that has
+    no loss before `build` calls it in its `prepare`, with TEACHER for both networks.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     identity: float | None = 1e-12
     duplication: float | None = 1.0
     duplication_tolerance: float = 1e-9
+    exempt: Mapping[str, str] = field(default_factory=dict)
     inputs: Callable[..., Inputs] = random_inputs
     build: Callable[[Method], None] = build
     prepare: Callable[[Method], None] = prepare
