@@ -16,6 +16,9 @@ Run = Callable[[NDArray[Any]], NDArray[Any]]
 Output = Literal["logits", "probabilities"]
 Rows = NDArray[np.float64]
 
+# Rounding p to float32, and the few roundings of a softmax before that, move log p by as much.
+_RESOLUTION = 5e-7
+
 _TINY = float(np.finfo(np.float64).tiny)
 
 # The logarithm of the smallest normal float32. Below it a softmax in float32 has no digits left to compare.
@@ -71,6 +74,11 @@ def compare(
         found = np.stack([_comparable(rows[batch], candidate_output, centred) for batch in sizes])
         figures = _measure(expected, found)
         reasons = [] if tolerance is None else _misses(figures, tolerance, min_cosine_similarity)
+        if reasons and tolerance is not None and centred and figures.scale * tolerance < _RESOLUTION:
+            reasons = [
+                f"the reference's outputs span only {figures.scale:.1e}, too little for float32 probabilities to show "
+                "a difference in (are its weights untrained?); compare the logits"
+            ]
     return Parity(
         samples=len(inputs),
         batches=sizes,
@@ -88,6 +96,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Figures:
+    scale: float
     max_abs_difference: float
     relative_difference: float
     cosine_similarity: float
@@ -104,6 +113,7 @@ def _measure(expected: Rows, found: Rows) -> _Figures:
     cosines = np.where(equal, 1.0, (found * expected).sum(axis=-1) / np.maximum(norms, _TINY))
     same_class = found.argmax(axis=-1) == expected.argmax(axis=-1)
     return _Figures(
+        scale=scale,
         max_abs_difference=difference,
         relative_difference=0.0 if difference == 0 else difference / max(scale, _TINY),
         cosine_similarity=float(np.clip(cosines.min(), -1, 1)),

@@ -81,6 +81,18 @@ def test_probabilities_near_one_do_not_hide_a_difference():
     assert record.relative_difference > 0.2
 
 
+def test_probabilities_of_tiny_logits_show_nothing_and_that_is_said():
+    record = compare(
+        lambda x: logits(x) * 1e-9,
+        lambda x: softmax(logits(x) * 1e-9).astype(np.float32),
+        INPUTS,
+        batches=[16],
+        candidate_output="probabilities",
+    )
+    assert not record.passed  # they are right, but any others so close to zero would look the same
+    assert "too little for float32 probabilities to show a difference in" in record.reasons[0]
+
+
 def test_probabilities_that_underflow_count_as_the_smallest_number():
     sure = np.array([[200.0, 0.0, -300.0]] * 2)
     record = compare(
