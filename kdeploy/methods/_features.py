@@ -67,11 +67,15 @@ def pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features if features.shape[2:] == size else F.adaptive_avg_pool2d(features, size)
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows `[B, N]` over their L2 norms. A row whose norm is not above 1e-12 becomes zeros and gets no gradient."""
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+def unit(vectors: Tensor, dim: int = 1, epsilon: float = 0.0) -> Tensor:
+    """vectors / (their L2 norm + epsilon) along `dim`.
+
+    A vector whose norm is not above 1e-12 becomes zeros and gets no gradient, where a plain division gives NaN or a
+    gradient of the order of 1 / epsilon.
+    """
+    norm = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
     alive = norm > _TINY
-    return torch.where(alive, rows / torch.where(alive, norm, 1.0), 0.0)
+    return torch.where(alive, vectors / (torch.where(alive, norm, 1.0) + epsilon), 0.0)
 
 
 class BatchNorm(nn.BatchNorm2d):

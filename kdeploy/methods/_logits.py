@@ -44,7 +44,7 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def standardised(logits: Tensor) -> Tensor:
     """(z - mean) / (std + 1e-7) of each row of `[B, C]`, with the sample standard deviation (divided by C - 1).
 
-    Sun et al., "Logit Standardization in Knowledge Distillation", arXiv 2403.01427, equation 9 in their code's form.
+    Sun et al., "Logit Standardization in Knowledge Distillation", arXiv 2403.01427.
     The gradient flows through mean and std. A row that is constant up to rounding becomes zeros and gets no
     gradient (the published code gives one of the order of 1e6 there).
     """

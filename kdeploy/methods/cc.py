@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
+from kdeploy.methods._features import embeddings, unit
 from kdeploy.methods._logits import at_least_float32, full_precision
-from kdeploy.methods._relations import embeddings, unit
+from kdeploy.methods._relations import embedding_sizes
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 _FORMS = ("code", "paper", "torchdistill")
@@ -92,11 +93,10 @@ class CC(Method):
         return {"code": 0.02, "paper": 1.0, "torchdistill": 0.003}[self.form]
 
     def build(self, student: Shapes, teacher: Shapes) -> None:
-        if student.embedding is None or teacher.embedding is None:
-            raise UserError("cc needs the embeddings of both networks, and one of them has none; kd needs none.")
+        ours, theirs = embedding_sizes("cc", student, teacher)
         if self.form != "paper":
-            self.embed_student = nn.Linear(student.embedding, self.dimension)
-            self.embed_teacher = nn.Linear(teacher.embedding, self.dimension)
+            self.embed_student = nn.Linear(ours, self.dimension)
+            self.embed_teacher = nn.Linear(theirs, self.dimension)
 
     def terms(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdeploy.errors import UserError
 from kdeploy.methods import _options
+from kdeploy.methods._features import embeddings, unit
 from kdeploy.methods._logits import at_least_float32, full_precision
-from kdeploy.methods._relations import embeddings, unit
+from kdeploy.methods._relations import embedding_sizes
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 
@@ -51,9 +51,8 @@ class PEFD(Method):
         return 25.0
 
     def build(self, student: Shapes, teacher: Shapes) -> None:
-        if student.embedding is None or teacher.embedding is None:
-            raise UserError("pefd needs the embeddings of both networks, and one of them has none; kd needs none.")
-        layers = (nn.Linear(student.embedding, teacher.embedding) for _ in range(self.count))
+        ours, theirs = embedding_sizes("pefd", student, teacher)
+        layers = (nn.Linear(ours, theirs) for _ in range(self.count))
         self.projectors = nn.ModuleList(layers)
 
     def terms(

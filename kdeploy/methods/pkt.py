@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kdeploy.methods._features import embeddings
 from kdeploy.methods._logits import full_precision
-from kdeploy.methods._relations import cosine_probabilities, embeddings
-from kdeploy.methods.base import Context, Method, Needs, Outputs
+from kdeploy.methods._relations import cosine_probabilities, embedding_sizes
+from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 _EPSILON = 1e-7
 
@@ -39,6 +40,10 @@ class PKT(Method):
     @property
     def default_weight(self) -> float:
         return 30000.0
+
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """No adapters: raises UserError where a network has no embedding."""
+        embedding_sizes("pkt", student, teacher)
 
     def terms(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None

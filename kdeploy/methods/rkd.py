@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdeploy.methods import _options
+from kdeploy.methods._features import embeddings, unit
 from kdeploy.methods._logits import full_precision
-from kdeploy.methods._relations import embeddings, unit
-from kdeploy.methods.base import Context, Method, Needs, Outputs
+from kdeploy.methods._relations import embedding_sizes
+from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 
 class RKD(Method):
@@ -46,6 +47,10 @@ class RKD(Method):
         self.distance = distance
         self.angle = angle
         _options.not_negative("rkd", distance=distance, angle=angle)
+
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """No adapters: raises UserError where a network has no embedding."""
+        embedding_sizes("rkd", student, teacher)
 
     def terms(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None

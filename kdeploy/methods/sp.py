@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdeploy.errors import UserError
+from kdeploy.methods._features import unit
 from kdeploy.methods._logits import at_least_float32, full_precision
-from kdeploy.methods._relations import unit
-from kdeploy.methods.base import Context, Method, Needs, Outputs
+from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 
 class SP(Method):
@@ -34,6 +35,14 @@ class SP(Method):
     @property
     def default_weight(self) -> float:
         return 3000.0
+
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """No adapters: raises UserError where a network gives no feature maps."""
+        if not student.features or not teacher.features:
+            lacking = "teacher" if student.features else "student"
+            raise UserError(
+                f"sp needs the last stage's feature maps, and the {lacking} gives none: name taps or take kd."
+            )
 
     def terms(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None

@@ -114,5 +114,5 @@ def test_wrong_options_and_shapes():
         kdeploy.methods.create("cc", kernel="bilinear")
     with pytest.raises(UserError, match="cc: gamma"):
         kdeploy.methods.create("cc", gamma=0.0)
-    with pytest.raises(UserError, match="needs the embeddings"):
+    with pytest.raises(UserError, match="needs the pooled embedding"):
         kdeploy.methods.create("cc").build(Shapes(5, embedding=8), Shapes(5))

@@ -79,5 +79,5 @@ def test_dead_relus_give_no_gradient():
 def test_wrong_options_and_shapes():
     with pytest.raises(UserError, match="pefd: projectors must be a whole number"):
         kdeploy.methods.create("pefd", projectors=0)
-    with pytest.raises(UserError, match="needs the embeddings"):
+    with pytest.raises(UserError, match="needs the pooled embedding"):
         kdeploy.methods.create("pefd").build(Shapes(5), Shapes(5, embedding=8))

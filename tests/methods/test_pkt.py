@@ -2,7 +2,8 @@ import pytest
 import torch
 
 import kdeploy.methods
-from kdeploy.methods import Outputs
+from kdeploy.errors import UserError
+from kdeploy.methods import Outputs, Shapes
 from kdeploy.methods._relations import cosine_probabilities
 from tests.methods.expectations import Expectations
 from tests.methods.golden import assert_golden, es, et, leaf, zs, zt
@@ -46,3 +47,5 @@ def test_a_zero_row_gets_no_gradient_and_spoils_no_other():
 def test_embeddings_are_needed():
     with pytest.raises(ValueError, match="pkt needs the embeddings"):
         kdeploy.methods.create("pkt")(Outputs(zs), Outputs(zt))
+    with pytest.raises(UserError, match="the teacher has none"):
+        kdeploy.methods.create("pkt").build(Shapes(5, embedding=8), Shapes(5))

@@ -3,7 +3,8 @@ import torch
 
 import kdeploy.methods
 from kdeploy.errors import UserError
-from kdeploy.methods import Outputs
+from kdeploy.methods import Outputs, Shapes
+from kdeploy.methods.rkd import _differences, _distances
 from tests.methods.expectations import Expectations
 from tests.methods.golden import assert_golden, es, et, leaf, zs, zt
 from tests.methods.test_pkt import rotation
@@ -54,16 +55,16 @@ def test_one_sample_has_no_relations():
 
 
 def test_equal_rows_twice_in_the_batch_count_as_a_small_distance():
-    """A batch given twice: the mean of the distances falls by the 2(B-1)/(2B-1) of pairs that are apart."""
+    """In a batch of two given twice, four of the twelve ordered pairs are no pairs apart: the mean falls to 2/3."""
     pairs = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
-    from kdeploy.methods.rkd import _differences, _distances
-
     torch.testing.assert_close(_distances(_differences(pairs)), 1.0 - torch.eye(2, dtype=torch.float64))
     twice = _distances(_differences(torch.cat([pairs, pairs])))
     assert twice[0, 1].item() == pytest.approx(1.5, rel=1e-6)
     assert 0 < twice[0, 2].item() < 1e-6
 
 
-def test_wrong_options():
+def test_wrong_options_and_shapes():
+    with pytest.raises(UserError, match="rkd needs the pooled embedding of both networks, and the student has none"):
+        kdeploy.methods.create("rkd").build(Shapes(5), Shapes(5, embedding=16))
     with pytest.raises(UserError, match="rkd: angle"):
         kdeploy.methods.create("rkd", angle=-1.0)

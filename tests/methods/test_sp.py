@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 import kdeploy.methods
-from kdeploy.methods import Outputs
+from kdeploy.errors import UserError
+from kdeploy.methods import Outputs, Shapes
 from tests.methods.expectations import Expectations
 from tests.methods.golden import Fs, Ft, S, T, assert_golden, leaf, zs, zt
 from tests.methods.test_pkt import rotation
@@ -50,3 +51,8 @@ def test_zero_maps_have_no_gradient():
     student = leaf(torch.zeros_like(Fs))
     sp(student).backward()
     assert torch.equal(student.grad, torch.zeros_like(Fs))
+
+
+def test_feature_maps_are_needed():
+    with pytest.raises(UserError, match="the teacher gives none"):
+        kdeploy.methods.create("sp").build(Shapes(5, [(3, 4, 4)]), Shapes(5))
