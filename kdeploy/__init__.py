@@ -7,9 +7,14 @@ is imported when it is first touched, so that the device side never needs torch.
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
 
 __version__ = "0.1.0"
+
+# kdeploy sends nothing to anybody, and neither may a runtime that it starts: since 1.29 ONNX Runtime uploads usage
+# data on Linux unless this is set before it is first imported. Who wants it on sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _ROOMS = (
     "bench",

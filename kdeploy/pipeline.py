@@ -9,13 +9,72 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdeploy import artifacts, events, recipe as recipes
+from kdeploy import artifacts, events
+from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.schema import Recipe
 from kdeploy.stages.base import Run, Stage
+from kdeploy.stages.bench import Bench
+from kdeploy.stages.bundle import Bundle
+from kdeploy.stages.data import Data
+from kdeploy.stages.engines import PYTORCH, BuildEngine
+from kdeploy.stages.epochs import Epochs
+from kdeploy.stages.export import Export
+from kdeploy.stages.gates import Gates
+from kdeploy.stages.quantize import INT8, Quantize
+from kdeploy.stages.report import Report
 
 RECIPE = "recipe.yaml"
+
+
+def training(recipe: Recipe) -> list[Stage]:
+    """The stages that leave trained networks: what `kdeploy distill` does."""
+    from kdeploy.stages import train
+
+    return [Data(), *train.plan(recipe)]
+
+
+def compilation(recipe: Recipe) -> list[Stage]:
+    """The stages from trained networks to engines: what `kdeploy export` does with a run."""
+    exports: list[Stage] = [Export("teacher"), Export("student")]
+    quantised = [Quantize("student", engine) for engine in recipe.engines if engine.precision == INT8]
+    return [*exports, *quantised, *engines(recipe)]
+
+
+def engines(recipe: Recipe) -> list[BuildEngine]:
+    """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the engines.
+
+    The teacher in ONNX Runtime is there so that what distillation gained and what the runtime gained are
+    not mixed up.
+    """
+    alone = [BuildEngine("alone", PYTORCH)] if recipe.distill.baseline == "alone" else []
+    built = [BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines]
+    teacher = [BuildEngine("teacher", PYTORCH), BuildEngine("teacher", "onnxruntime")]
+    return [*teacher, *alone, BuildEngine("student", PYTORCH), *built]
+
+
+def measuring(recipe: Recipe) -> list[Stage]:
+    """The stages that measure, judge, pack and show."""
+    trained = [role for role, spec in _networks(recipe) if spec]
+    return [
+        *(Epochs(role) for role in trained),
+        *(Bench(engine) for engine in engines(recipe)),
+        Gates(),
+        Bundle(),
+        Report(),
+    ]
+
+
+def plan(recipe: Recipe) -> list[Stage]:
+    """All stages of a recipe, in order."""
+    return [*training(recipe), *compilation(recipe), *measuring(recipe)]
+
+
+def _networks(recipe: Recipe) -> list[tuple[str, bool]]:
+    """The networks of a run, and whether each is trained in it."""
+    alone = [("alone", True)] if recipe.distill.baseline == "alone" else []
+    return [("teacher", recipe.teacher.train is not None), *alone, ("student", True)]
 
 
 def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False) -> Run:
@@ -71,7 +130,7 @@ def _require_same(folder: Path, resolved: str) -> None:
     raise UserError(
         f"{folder} holds a run of another recipe:\n"
         + "\n".join(line for line in lines if not line.startswith("@@"))
-        + f"\nType --fresh to remove that run and start again, or --out DIR to keep it."
+        + "\nType --fresh to remove that run and start again, or --out DIR to keep it."
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from kdeploy.errors import UserError
 
@@ -20,8 +20,8 @@ def load_object(reference: str) -> Any:
     module_name, _, attribute = rest.partition(":")
     if scheme != "python" or not module_name or not attribute:
         raise UserError(f"{reference!r} must be written python:package.module:name.")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -30,3 +30,11 @@ def load_object(reference: str) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         raise UserError(f"{reference}: the module {module_name} has no {attribute!r}.") from None
+
+
+def is_subclass(value: object, base: type) -> TypeGuard[type[Any]]:
+    """Whether `value` is a class derived from `base`; Python 3.10 takes `list[int]` for a class, too."""
+    try:
+        return issubclass(value, base)  # type: ignore[arg-type]
+    except TypeError:
+        return False

@@ -7,17 +7,13 @@ underscore are private and no engines.
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 from pathlib import Path
 
 from kdeploy.engines._folder import read_manifest, write_manifest
 from kdeploy.engines.base import Engine, Session
 from kdeploy.errors import Unavailable, UserError, nearest
-
-# kdeploy sends nothing to anybody, and neither may a runtime that it starts: since 1.29 ONNX Runtime uploads usage data
-# on Linux unless this is set before it is first imported. Who wants it on sets the variable to 0.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+from kdeploy.plugins import is_subclass
 
 __all__ = ["find", "names", "open_engine", "read_manifest", "require", "write_manifest"]
 
@@ -36,7 +32,7 @@ def find(name: str) -> Engine:
     if name not in names():
         raise UserError(f"There is no engine {name!r}.{nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
-    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Engine)]
+    classes = [value for value in vars(module).values() if is_subclass(value, Engine)]
     return next(engine for engine in classes if getattr(engine, "name", None) == name)()
 
 

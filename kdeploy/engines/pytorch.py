@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from kdeploy.engines._folder import complete, copy_in
 from kdeploy.engines.base import Availability, Engine, Manifest, Session
-from kdeploy.errors import UserError
 
 
 class PyTorch(Engine):
@@ -28,11 +27,9 @@ class PyTorch(Engine):
         return Availability(ok=True, version=str(torch.__version__))
 
     def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:
-        """Copy the network folder `model` (`<stem>.safetensors` and `<stem>.json`) into `folder`."""
-        weights = sorted(model.glob("*.safetensors"))
-        if len(weights) != 1:
-            raise UserError(f"{model} holds {len(weights)} safetensors files; a network's folder holds one.")
-        files = [weights[0].name, f"{weights[0].stem}.json"]
+        """Copy the network of the folder `model` (`<folder>.safetensors` and `<folder>.json`) into `folder`."""
+        stem = model.resolve().name
+        files = [f"{stem}.safetensors", f"{stem}.json"]
         for name in files:
             copy_in(model / name, folder, name)
         return complete(folder, manifest, engine=self.name, files=files, details={"torch": self.available().version})

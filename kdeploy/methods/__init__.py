@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import UserError, nearest
-from kdeploy.plugins import load_object
+from kdeploy.plugins import is_subclass, load_object
 
 if TYPE_CHECKING:
     from kdeploy.methods.base import Context, Method, Needs, Outputs, Phase, Shapes
@@ -58,7 +58,7 @@ def find(name: str) -> type[Method]:
     else:
         (entry,) = importlib.metadata.entry_points(group=_GROUP, name=name)
         found = entry.load()
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    if not is_subclass(found, Method):
         raise UserError(f"{name} is not a distillation method: it must be a class derived from kdeploy.methods.Method.")
     return found
 
@@ -68,8 +68,7 @@ def _defined_in(module: Any, base: type) -> Any:
     own = [
         value
         for key, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, base)
+        if is_subclass(value, base)
         and value.__module__ == module.__name__
         and not key.startswith("_")
     ]

@@ -35,5 +35,7 @@ def find(reference: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"There is no recipe file {reference}. `kdeploy recipes` lists the shipped ones.")
     if reference not in names():
-        raise UserError(f"There is no recipe {reference!r}, neither a file nor a shipped one.{nearest(reference, names())}")
+        raise UserError(
+            f"There is no recipe {reference!r}, neither a file nor a shipped one.{nearest(reference, names())}"
+        )
     return shipped() / f"{reference}.yaml"

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from kdeploy.errors import UserError, nearest
+from kdeploy.plugins import is_subclass
 from kdeploy.recipe import checks
 from kdeploy.recipe.catalogue import find
 from kdeploy.recipe.schema import Recipe
@@ -65,7 +66,9 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
     return content, dict(_lines(node, (), file))
 
 
-def _lines(node: yaml.Node | None, at: tuple[str | int, ...], file: Path) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def _lines(
+    node: yaml.Node | None, at: tuple[str | int, ...], file: Path
+) -> Iterable[tuple[tuple[str | int, ...], str]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, key.value)
@@ -155,7 +158,8 @@ def _explain(error: ValidationError, places: Place, file: Path) -> str:
 def _is_branch(part: str | int) -> bool:
     """Whether pydantic put the name of a union's branch into a location, where no key stands."""
     return isinstance(part, str) and (
-        part.startswith(("tuple[", "literal[", "function-", "constrained-")) or part in ("str", "int", "bool", "float")
+        part.startswith(("tuple[", "literal[", "function-", "constrained-"))
+        or part in ("str", "int", "bool", "float")
         or part[:1].isupper()
     )
 
@@ -175,7 +179,7 @@ def _fields(location: Sequence[str | int]) -> list[str]:
 
 
 def _models(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_subclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
         yield from _models(argument)

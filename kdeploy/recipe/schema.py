@@ -48,7 +48,9 @@ class DataSpec(Spec):
         "sklearn-digits",
         description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, or python:package.module:function.",
     )
-    root: str | None = Field(None, description="Folder (or zip, for imagefolder) with the data. Relative to the recipe.")
+    root: str | None = Field(
+        None, description="Folder (or zip, for imagefolder) with the data. Relative to the recipe."
+    )
     download: bool = Field(True, description="Let torchvision download a data set that is not in `root`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of a python: source.")
     validation: Fraction = Field(0.1, description="Share of train that is cut off for choices, balanced over classes.")
@@ -113,8 +115,12 @@ class NetworkSpec(Spec):
 class TeacherSpec(NetworkSpec):
     """The teacher: trained here, taken from a checkpoint, or both (fine-tuned)."""
 
-    train: TrainSpec | None = Field(None, description="Train (or fine-tune) it; without it the checkpoint is used as is.")
-    seed: int | None = Field(0, description="The teacher's own seed, so that --seeds shares one teacher; null: the run's.")
+    train: TrainSpec | None = Field(
+        None, description="Train (or fine-tune) it; without it the checkpoint is used as is."
+    )
+    seed: int | None = Field(
+        0, description="The teacher's own seed, so that --seeds shares one teacher; null: the run's."
+    )
 
     @model_validator(mode="after")
     def _has_weights(self) -> TeacherSpec:
@@ -160,7 +166,8 @@ class ExportSpec(Spec):
 
     opset: Annotated[int, Field(ge=18, le=23)] = 18
     preprocess: Literal["in-graph", "outside"] = Field(
-        "in-graph", description="in-graph: raw uint8 NHWC in, probabilities out; outside: normalised float32 NCHW, logits."
+        "in-graph",
+        description="in-graph: raw uint8 NHWC in, probabilities out; outside: normalised float32 NCHW, logits.",
     )
 
 

@@ -57,7 +57,9 @@ class Run:
 class Stage(Protocol):
     """One step of a run. It reads artefacts of the folder, and writes others."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in the record of a run, such as `networks/student`."""
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
         """What decides its outputs, JSON-able: parts of the recipe and hashes of earlier artefacts."""

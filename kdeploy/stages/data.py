@@ -21,7 +21,10 @@ class Data:
     name = "data"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        return {"data": run.recipe.data.model_dump(mode="json", exclude={"augment", "normalize"}), "files": _state(run.recipe.data)}
+        return {
+            "data": run.recipe.data.model_dump(mode="json", exclude={"augment", "normalize"}),
+            "files": _state(run.recipe.data),
+        }
 
     def run(self, run: Run) -> Sequence[Path]:
         splits = run.splits

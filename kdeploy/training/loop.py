@@ -122,7 +122,7 @@ def _epoch(
         if number % _SHOW_EVERY == _SHOW_EVERY - 1 or number == len(train) - 1:
             totals.require_finite(epoch, number)
             speed = totals.count / (time.monotonic() - started)
-            figures = {"loss": totals.mean_loss(), "accuracy": f"{totals.mean_accuracy():.1%}"}
+            figures: dict[str, float | str] = {"loss": totals.mean_loss(), "accuracy": f"{totals.mean_accuracy():.1%}"}
             bar.advance(number % _SHOW_EVERY + 1, **figures, **{"img/s": f"{speed:.0f}"})
     seconds = time.monotonic() - started
     return EpochMetrics(

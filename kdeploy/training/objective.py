@@ -60,7 +60,7 @@ class Distillation(Objective):
         super().__init__()
         self._teacher = (teacher,)
         self.methods = nn.ModuleList(method for method, _ in methods)
-        self.weights = tuple(weight for _, weight in methods)
+        self._weighted = tuple(methods)
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
@@ -76,7 +76,7 @@ class Distillation(Objective):
         if self.cross_entropy > 0:
             loss = F.cross_entropy(student.logits, batch.labels, label_smoothing=self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
-        for method, weight in zip(self.methods, self.weights, strict=True):
+        for method, weight in self._weighted:
             for name, value in method.terms(student, taught, batch.labels, context).items():
                 terms[name] = weight * value
         return Step(torch.stack(list(terms.values())).sum(), terms, student.logits)

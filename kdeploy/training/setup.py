@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from kdeploy import events
 from kdeploy.errors import Unavailable, UserError
 from kdeploy.machine import instruction_sets
 from kdeploy.recipe.schema import TrainSpec
+
+# Fabric says at each start what `events.decided` has said already, with its reason.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 _BFLOAT16_ON_CPU = ("amx_bf16", "avx512_bf16", "bf16")
 

@@ -78,5 +78,5 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 def seed_everything(seed: int) -> None:
     """Seed every random generator that a training may draw from."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - other people's models may draw from it
+    np.random.seed(seed)
     torch.manual_seed(seed)

@@ -51,7 +51,8 @@ def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None
     if examined.near_chance:
         better = (*examined.suggestions, *_try_normalizations(teacher, shop, decided, examined.accuracy))
         hint = " ".join(better) or (
-            "Check teacher.normalize (what it was trained with), teacher.class_map (its order of classes) and the rename rules."
+            "Check teacher.normalize (what it was trained with), teacher.class_map (its order of classes) "
+            "and teacher.rename."
         )
         raise GateFailed(
             f"{what} is near chance on validation: {examined.accuracy:.1%} of {len(labels)} images, "
@@ -77,7 +78,7 @@ def examine(logits: Tensor, labels: Tensor) -> Examined:
     confusion.index_put_((labels, logits.argmax(dim=1)), torch.ones(total, dtype=torch.int64), accumulate=True)
     _, best = linear_sum_assignment(-confusion.numpy())
     mapped = confusion[torch.arange(outputs), torch.from_numpy(best)].sum().item() / total
-    suggestions = ()
+    suggestions: tuple[str, ...] = ()
     if mapped > score + _BETTER and mapped > chance + 4 * math.sqrt(outputs * chance * (1 - chance) / total):
         order = ", ".join(str(index) for index in best)
         suggestions = (f"teacher.class_map: [{order}] would give {mapped:.1%}.",)
@@ -87,11 +88,11 @@ def examine(logits: Tensor, labels: Tensor) -> Examined:
 def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setup, score: float) -> tuple[str, ...]:
     """The commonly used normalisation with which this teacher does clearly better, if one does."""
     channels = shop.splits.shape[2]
+    order = None if teacher.class_map is None else teacher.class_map.tolist()
     found = []
-    for name, (mean, std) in _NORMALIZATIONS.items():
-        if channels == 1:
-            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-        other = Classifier(teacher.network, mean, std, teacher.class_map)
+    for name, (red_green_blue_mean, red_green_blue_std) in _NORMALIZATIONS.items():
+        mean, std = (_for_channels(values, channels) for values in (red_green_blue_mean, red_green_blue_std))
+        other = Classifier(teacher.network, mean, std, order)
         decided.place(other)
         gained = accuracy(*predict(other, shop.validation(), decided))
         found.append((gained, name, mean, std))
@@ -99,3 +100,8 @@ def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setu
     if gained < score + _BETTER:
         return ()
     return (f"teacher.normalize: {{mean: {list(mean)}, std: {list(std)}}} ({name}) would give {gained:.1%}.",)
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Figures of red, green and blue for as many channels: their mean for one."""
+    return values if channels == len(values) else (sum(values) / len(values),) * channels

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeploy.errors import UserError, nearest
+from kdeploy.errors import UserError, missing_extra, nearest
 
 if TYPE_CHECKING:
     from kdeploy.training.procedures.base import Procedure
@@ -29,5 +30,12 @@ def check(name: str) -> None:
 def find(name: str) -> Procedure:
     """The procedure of this name: the object PROCEDURE of its file."""
     check(name)
+    require_torch()
     procedure: Procedure = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PROCEDURE
     return procedure
+
+
+def require_torch() -> None:
+    """Raise Unavailable, with the command that installs it, where torch is not to be had."""
+    if importlib.util.find_spec("torch") is None:
+        raise missing_extra("torch", "train", "Training")

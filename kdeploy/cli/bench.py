@@ -1,0 +1,75 @@
+"""`kdeploy bench`: how fast, how accurate, how large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdeploy.cli import options
+from kdeploy.cli.verbs import register as _register
+
+
+def bench(
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(metavar="ARTIFACT...", help="A run, an engine folder, a bundle (.kdz), or an ONNX file."),
+    ],
+    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch size; may be repeated.")] = None,
+    threads: options.ThreadsOption = 1,
+    min_time: Annotated[float, typer.Option("--min-time", min=0.01, help="Seconds a batch size, at least.")] = 10.0,
+    min_count: Annotated[int, typer.Option("--min-count", min=1, help="Single calls, at least; p99 wants 662.")] = 662,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Keep the raw samples here, one JSON an artefact.")
+    ] = None,
+    json_: options.JsonOption = None,
+) -> None:
+    """Measure engines on this machine, each in a process of its own.
+
+    Engines of a run are measured on its test images; what comes without data gets random inputs, and its
+    accuracy is shown as not measured.
+
+    Example: kdeploy bench runs/quickstart --batch 1 --batch 8
+    """
+    from kdeploy import artifacts as files
+    from kdeploy.bench.artifacts import resolve
+    from kdeploy.bench.measure import measure
+    from kdeploy.cli.output import emit, talking
+    from kdeploy.recipe.schema import BenchSpec
+    from kdeploy.report.rows import rows_from
+    from kdeploy.report.terminal import render_table
+
+    spec = BenchSpec(
+        batch=tuple(dict.fromkeys([1, *(batch or [])])), threads=threads, min_time_s=min_time, min_count=min_count
+    )
+    with talking():
+        measured = []
+        for artifact in artifacts:
+            data = _test_images(artifact)
+            for found in resolve(artifact):
+                result = measure(found.path, name=found.name, role=found.role, spec=spec, data=data)
+                measured.append(result)
+                if out is not None:
+                    files.write_json(out / f"{found.name}.json", result.model_dump(mode="json"))
+    rows = rows_from(measured, baseline=measured[0].name)
+    payload = {
+        "schema_version": 1,
+        "rows": [row.model_dump() for row in rows],
+        "measurements": [result.model_dump(mode="json") for result in measured],
+    }
+    emit(json_, payload, render_table(rows))
+
+
+def register(app: typer.Typer) -> None:
+    _register(app, bench, "bench")
+
+
+def _test_images(artifact: Path) -> options.ImageSet | None:
+    """The test split of the run that an artefact is, or lies in; None outside a run."""
+    from kdeploy import pipeline
+    from kdeploy.provenance import RECORD
+
+    inside = [artifact, artifact.parent, artifact.parent.parent]
+    run = next((folder for folder in inside if (folder / RECORD).is_file()), None)
+    return None if run is None else pipeline.reopen(run).splits.test

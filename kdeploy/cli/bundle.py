@@ -1,0 +1,55 @@
+"""`kdeploy bundle`: pack the engine that is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdeploy.cli import options
+from kdeploy.cli.verbs import register as _register
+
+
+def bundle(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with built engines.")],
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="ROW", help="Which engine, such as student-onnxruntime-int8; default: auto."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it.", show_default="RUN/<name>.kdz")
+    ] = None,
+    json_: options.JsonOption = None,
+) -> None:
+    """Pack an engine with its class names, preprocessing and provenance into one .kdz file.
+
+    Without --engine: the fastest that holds the gates.
+
+    Example: kdeploy bundle runs/quickstart --engine student-onnxruntime-float32
+    """
+    from kdeploy import bundle as room
+    from kdeploy import pipeline
+    from kdeploy.cli.output import emit, talking
+    from kdeploy.cli.tables import plain_table
+    from kdeploy.errors import UserError, nearest
+    from kdeploy.report import figures
+    from kdeploy.stages import bundle as stage
+
+    with talking():
+        opened = pipeline.reopen(run)
+        built = [path.name for path in sorted((run / "engines").glob("*")) if "pytorch" not in path.name]
+        if engine is not None and engine not in built:
+            raise UserError(f"{run} has no engine {engine!r}.{nearest(engine, built)}")
+        row = engine or stage.choose(opened)
+        target = out or run / f"{opened.recipe.name}.kdz"
+        info = room.pack(
+            run / "engines" / row, target, name=opened.recipe.name, provenance=stage.provenance(opened, row)
+        )
+    payload = {"schema_version": 1, "bundle": str(target), **info.model_dump(mode="json", exclude={"schema_version"})}
+    rows = [("bundle", str(target)), ("engine", row), ("size", figures.size(target.stat().st_size))]
+    emit(json_, payload, plain_table(("", ""), rows))
+
+
+def register(app: typer.Typer) -> None:
+    _register(app, bundle, "bundle")

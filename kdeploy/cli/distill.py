@@ -1,0 +1,44 @@
+"""`kdeploy distill`: train the networks of a recipe, and stop there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from kdeploy.cli import options
+from kdeploy.cli.verbs import register as _register
+
+
+def distill(
+    recipe: options.RecipeArgument,
+    set_: options.SetOption = None,
+    out: options.OutOption = None,
+    device: options.DeviceOption = "auto",
+    fresh: options.FreshOption = False,
+    json_: options.JsonOption = None,
+) -> None:
+    """Train the teacher and the student of a recipe; `kdeploy run` goes on from here.
+
+    The student is left alone in networks/student/student.safetensors.
+
+    Example: kdeploy distill quickstart --out runs/try
+    """
+    from kdeploy import events, pipeline
+    from kdeploy import recipe as recipes
+    from kdeploy.cli.output import emit, talking
+    from kdeploy.cli.tables import networks_table
+    from kdeploy.runlog import RunLog
+
+    loaded = recipes.load(recipe, set_ or ())
+    folder = out or Path("runs") / loaded.name
+    with talking():
+        opened = pipeline.open_run(loaded, folder, device=device, fresh=fresh)
+        with events.listening(RunLog(folder)):
+            pipeline.execute(opened, pipeline.training(loaded))
+    payload, table = networks_table(folder)
+    emit(json_, payload, table)
+
+
+def register(app: typer.Typer) -> None:
+    _register(app, distill, "distill")

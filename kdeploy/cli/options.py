@@ -1,0 +1,51 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    from kdeploy.recipe.catalogue import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a shipped one (`kdeploy recipes`).",
+        autocompletion=_complete_recipe,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the recipe; may be repeated."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/<name>")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps: where to train.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the old run of this folder and start again.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan with an estimate of time, disk and downloads; do nothing.")
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="0,1,2", help="Run these seeds, and show their mean with its interval."),
+]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output, then only JSON."),
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads an inference may use.")]
+
+
+if TYPE_CHECKING:  # for annotations alone: the rooms are imported inside the verbs
+    from kdeploy.recipe.schema import Recipe as Recipe
+    from kdeploy.results import RunResults as RunResults
+    from kdeploy.sources.base import ImageSet as ImageSet

@@ -1,0 +1,160 @@
+"""How long a run will take, how much it will write and fetch: asked before anything is started."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from kdeploy import pipeline, sources
+from kdeploy.errors import KdeployError
+from kdeploy.provenance import RECORD, RunRecord
+from kdeploy.recipe.schema import NetworkSpec, Recipe, TrainSpec
+from kdeploy.sources.base import Splits
+from kdeploy.stages.bench import Bench
+from kdeploy.stages.train import Train
+
+if TYPE_CHECKING:
+    import torch
+
+_TIMED_STEPS = 3
+_OTHER_STAGE_S = 4.0
+"""An export, a quantisation, a report: seconds each on any network that this tool is for."""
+_STATE_COPIES = 4
+"""A training's state holds weights, momentum, the chosen epoch's weights, and the student file itself."""
+
+
+class Step(BaseModel):
+    """One stage of the plan; seconds None: not known before the data is there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    state: Literal["done", "to do"]
+    seconds: float | None
+    basis: str
+
+
+class Plan(BaseModel):
+    """The stages of a run with an estimate of what they take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    steps: tuple[Step, ...]
+    seconds: float | None
+    disk_bytes: int
+    downloads: str | None
+
+
+def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str) -> Plan:
+    """Plan a run: time a few training steps of each network here, and count the rest.
+
+    Nothing is downloaded and nothing is written. With several seeds the teacher is counted once where it
+    keeps a seed of its own.
+    """
+    splits, downloads = _data(recipe)
+    timed = _Timing(recipe, splits, device)
+    steps = [
+        _step(
+            stage,
+            _recorded(folder / f"seed-{seed}" if seeds else folder),
+            timed,
+            recipe,
+            f"seed {seed}: " if seeds else "",
+        )
+        for number, seed in enumerate(seeds or [recipe.seed])
+        for stage in pipeline.plan(recipe)
+        if number == 0 or not (stage.name == "networks/teacher" and recipe.teacher.seed is not None)
+    ]
+    known = [step.seconds for step in steps if step.seconds is not None]
+    return Plan(
+        steps=tuple(steps),
+        seconds=sum(known) if len(known) == len(steps) else None,
+        disk_bytes=timed.disk_bytes * max(1, len(seeds)),
+        downloads=downloads,
+    )
+
+
+def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
+    """The data where it is here already, and what would be downloaded where it is not."""
+    local = recipe.data.model_copy(update={"download": False})
+    try:
+        return sources.load(local, base=Path()), None
+    except KdeployError:
+        if recipe.data.source.startswith("torchvision:") and recipe.data.download:
+            return None, f"the data set {recipe.data.source}, by torchvision"
+        raise
+
+
+def _recorded(folder: Path) -> set[str]:
+    return set(RunRecord.read(folder).stages) if (folder / RECORD).is_file() else set()
+
+
+def _step(stage: object, done: set[str], timed: _Timing, recipe: Recipe, prefix: str) -> Step:
+    name = str(getattr(stage, "name"))  # noqa: B009 - any stage has one
+    if name in done:
+        return Step(stage=prefix + name, state="done", seconds=0.0, basis="")
+    if isinstance(stage, Train):
+        seconds, basis = timed.training(stage.job.role)
+    elif isinstance(stage, Bench):
+        seconds = len(recipe.bench.batch) * 1.5 * recipe.bench.min_time_s + 3.0
+        basis = "bench.min_time_s"
+    else:
+        seconds, basis = _OTHER_STAGE_S, "most networks of this size"
+    return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
+
+
+class _Timing:
+    """Times a few steps of each training on random images of the right shape."""
+
+    def __init__(self, recipe: Recipe, splits: Splits | None, device: str) -> None:
+        from kdeploy.training.setup import choose_device
+
+        self.recipe = recipe
+        self.splits = splits
+        self.device: torch.device = choose_device(device)
+        self.disk_bytes = 0
+        self._forward_s: dict[str, float] = {}
+
+    def training(self, role: str) -> tuple[float | None, str]:
+        """Seconds of the training of `role`; the student's includes the teacher's forward passes."""
+        if self.splits is None:
+            return None, "known once the data is here"
+        recipe = self.recipe
+        spec: TrainSpec | None = recipe.teacher.train if role == "teacher" else recipe.distill
+        network = recipe.teacher if role == "teacher" else recipe.student
+        if spec is None:
+            return 2.0, "one evaluation"
+        steps = -(-len(self.splits.train) // spec.batch) * spec.epochs
+        seconds = self._seconds(network, spec, train=True)
+        if role == "student":
+            seconds += self._seconds(recipe.teacher, spec, train=False)
+        return steps * seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
+
+    def _seconds(self, network: NetworkSpec, spec: TrainSpec, *, train: bool) -> float:
+        """Seconds of one step: forward and backward, or forward alone."""
+        import torch
+
+        from kdeploy import models
+        from kdeploy.training import setup
+
+        assert self.splits is not None
+        height, width, channels = self.splits.shape
+        decided = setup.choose(spec, self.device)
+        module = models.create(network, classes=len(self.splits.classes), channels=channels)
+        self.disk_bytes += _STATE_COPIES * sum(p.numel() * p.element_size() for p in module.parameters())
+        decided.place(module)
+        images = decided.images(torch.rand(spec.batch, channels, height, width, device=self.device))
+        best = float("inf")
+        for _ in range(_TIMED_STEPS):
+            started = time.perf_counter()
+            with decided.fabric.autocast(), torch.set_grad_enabled(train):
+                loss = module(images).float().logsumexp(dim=1).mean()
+            if train:
+                loss.backward()
+            loss.item()  # waits for the device
+            best = min(best, time.perf_counter() - started)
+        return best

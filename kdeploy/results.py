@@ -1,0 +1,154 @@
+"""What a run, or several seeds of one, found: rows, gates and paths, for tables, JSON and the last lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdeploy import artifacts, bundle
+from kdeploy.bundle.info import SUFFIX
+from kdeploy.errors import UserError
+from kdeploy.parity import Parity
+from kdeploy.provenance import RunRecord, now
+from kdeploy.report.data import Epoch, Gate, ReportData, ReportedEpochs, Stage
+from kdeploy.report.rows import Row, rows_from
+from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
+from kdeploy.stages import gates
+from kdeploy.stages.bench import measurements
+
+BASELINE = "teacher-pytorch"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What one run found."""
+
+    folder: Path
+    record: RunRecord
+    baseline: str
+    """Name of the row that ratios refer to."""
+    rows: list[Row]
+    gates: list[Gate]
+
+    @property
+    def failed(self) -> list[Gate]:
+        return [gate for gate in self.gates if not gate.passed]
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / f"{self.record.name}{SUFFIX}"
+
+    @property
+    def samples(self) -> list[Path]:
+        """The held-out images beside the bundle."""
+        left = self.record.stages["bundle"].outputs if "bundle" in self.record.stages else {}
+        return [self.folder / name for name in left if name.endswith(".png")]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able, schema_version 1: `rows` as in the table, `gates`, and the paths."""
+        return {
+            "schema_version": 1,
+            "run": self.record.name,
+            "seed": self.record.seed,
+            "rows": [row.model_dump() for row in self.rows],
+            "gates": [gate.model_dump() for gate in self.gates],
+            "report": str(self.report),
+            "bundle": str(self.bundle) if self.bundle.exists() else None,
+            "machine": self.record.machine,
+        }
+
+
+def read(folder: Path) -> RunResults:
+    """The results of a run folder; a UserError where nothing was measured yet."""
+    record = RunRecord.read(folder)
+    measured = measurements(folder)
+    if not measured:
+        raise UserError(f"{folder} holds no measurement yet. Type: kdeploy bench {folder}")
+    names = [measurement.name for measurement in measured]
+    baseline = BASELINE if BASELINE in names else names[0]
+    return RunResults(folder, record, baseline, rows_from(measured, baseline=baseline), gates.read(folder))
+
+
+def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData:
+    """Everything that the report of a run shows; siblings: all seeds of it, where there are several."""
+    found = read(folder)
+    record = found.record
+    several = len(siblings) > 1
+    return ReportData(
+        title=record.name,
+        about=str(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("about", "")),
+        created=now(),
+        kdeploy=record.kdeploy,
+        revision=record.revision,
+        seed=record.seed,
+        recipe_yaml=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        baseline=found.baseline,
+        shipped=_shipped(found.bundle),
+        rows=tuple(found.rows),
+        seeds=tuple(aggregate([run.rows for run in siblings])) if several else (),
+        gain=gain_over_alone(siblings) if several else None,
+        measurements=tuple(measurements(folder)),
+        curves={path.parent.name: _curve(path) for path in sorted(folder.glob(f"networks/*/{METRICS}"))},
+        epochs={path.parent.name: _epochs(path) for path in sorted(folder.glob("networks/*/epochs.json"))},
+        parity={
+            path.name.replace(".parity.json", ".onnx"): Parity.model_validate(artifacts.read_json(path))
+            for path in sorted(folder.glob("export/*.parity.json"))
+        },
+        gates=tuple(found.gates),
+        provenance=tuple(
+            Stage(name=name, seconds=stage.seconds, outputs=stage.outputs) for name, stage in record.stages.items()
+        ),
+        machine=record.machine,
+        warnings=_warnings(folder),
+        paths={"run": str(folder), "bundle": str(found.bundle) if found.bundle.exists() else "not packed"},
+    )
+
+
+def _shipped(packed: Path) -> str | None:
+    """The row that the bundle holds, from the bundle itself."""
+    return str(bundle.inspect(packed).provenance["engine"]) if packed.exists() else None
+
+
+def _curve(path: Path) -> tuple[Epoch, ...]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(Epoch.model_validate(json.loads(line)) for line in lines)
+
+
+def _epochs(path: Path) -> ReportedEpochs:
+    return ReportedEpochs.model_validate(artifacts.read_json(path))
+
+
+def _warnings(folder: Path) -> tuple[str, ...]:
+    """What was warned of while the run was made, each once."""
+    log = folder / "run.log"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return tuple(dict.fromkeys(line.split("warning: ", 1)[1] for line in lines if " warning: " in line))
+
+
+def seeds_to_json(runs: Sequence[RunResults]) -> dict[str, Any]:
+    """JSON-able, schema_version 1: the rows of each seed, their means, and what distillation gained."""
+    per_seed = [run.rows for run in runs]
+    gain = gain_over_alone(runs)
+    return {
+        "schema_version": 1,
+        "run": runs[0].record.name,
+        "seeds": {str(run.record.seed): run.to_json() for run in runs},
+        "means": [row.model_dump() for row in aggregate(per_seed)],
+        "gain_over_alone": None if gain is None else gain.model_dump(),
+        "machine": runs[0].record.machine,
+    }
+
+
+def gain_over_alone(runs: Sequence[RunResults]) -> Mean | None:
+    """How much more accurate the distilled student is than alone, as a share, paired by seed."""
+    return accuracy_gain([run.rows for run in runs], "student-pytorch", "alone-pytorch")

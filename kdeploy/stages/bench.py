@@ -1,0 +1,53 @@
+"""Measure each engine of a run: accuracy on the test split from the engine itself, latency, size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdeploy import artifacts
+from kdeploy.bench.results import Measurement
+from kdeploy.engines.base import MANIFEST
+from kdeploy.stages import data
+from kdeploy.stages.base import Run, spec
+from kdeploy.stages.engines import BuildEngine
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Writes `bench/<row>.json`."""
+
+    built: BuildEngine
+
+    @property
+    def name(self) -> str:
+        return f"bench/{self.built.row}"
+
+    def inputs(self, run: Run) -> Mapping[str, Any]:
+        return {
+            "bench": spec(run.recipe.bench),
+            "engine": artifacts.sha256_file(run.folder / "engines" / self.built.row / MANIFEST),
+            "images": data.fingerprint(run),
+        }
+
+    def run(self, run: Run) -> Sequence[Path]:
+        from kdeploy.bench.measure import measure
+
+        target = run.folder / "bench" / f"{self.built.row}.json"
+        measured = measure(
+            run.folder / "engines" / self.built.row,
+            name=self.built.row,
+            role=self.built.role,
+            spec=run.recipe.bench,
+            data=run.splits.test,
+            split="test",
+        )
+        artifacts.write_json(target, measured.model_dump(mode="json"))
+        return [target]
+
+
+def measurements(folder: Path) -> list[Measurement]:
+    """Everything measured in a run folder, in the order of the names of the rows."""
+    return [Measurement.model_validate(artifacts.read_json(path)) for path in sorted((folder / "bench").glob("*.json"))]

@@ -1,0 +1,79 @@
+"""ONNX files (and, for the baseline, networks) to engine folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdeploy import artifacts, engines, events
+from kdeploy.engines.base import Manifest
+from kdeploy.stages import export
+from kdeploy.stages.base import Run
+
+PYTORCH = "pytorch"
+
+
+@dataclass(frozen=True)
+class BuildEngine:
+    """Builds `engines/<row>/` for one network in one runtime and precision."""
+
+    role: str
+    engine: str
+    precision: str = "float32"
+
+    @property
+    def row(self) -> str:
+        """The row of the tables: teacher-pytorch, student-onnxruntime-int8, ..."""
+        return f"{self.role}-{self.engine}" + ("" if self.engine == PYTORCH else f"-{self.precision}")
+
+    @property
+    def name(self) -> str:
+        return f"engines/{self.row}"
+
+    def inputs(self, run: Run) -> Mapping[str, Any]:
+        found = engines.find(self.engine).available()
+        return {"engine": self.engine, "version": found.version, "source": self._hash(run)}
+
+    def run(self, run: Run) -> Sequence[Path]:
+        engine = engines.find(self.engine)
+        engines.require(engine)
+        folder = run.folder / "engines" / self.row
+        with events.task(f"build {self.row}"):
+            engine.build(self._source(run), folder, self._manifest(run))
+        return [path for path in folder.rglob("*") if path.is_file()]
+
+    def _source(self, run: Run) -> Path:
+        if self.engine == PYTORCH:
+            return run.folder / "networks" / self.role
+        return export.onnx_file(run.folder, self.role, self.precision)
+
+    def _hash(self, run: Run) -> str:
+        source = self._source(run)
+        return artifacts.sha256_file(source / f"{self.role}.safetensors" if source.is_dir() else source)
+
+    def _manifest(self, run: Run) -> Manifest:
+        """What is known before the build."""
+        card = artifacts.read_json(run.folder / "networks" / self.role / f"{self.role}.json")
+        in_graph = self.engine == PYTORCH or run.recipe.export.preprocess == "in-graph"
+        scheme = None
+        if self.precision == "int8":
+            scheme = artifacts.read_json(self._source(run).with_suffix(".json"))["scheme"]
+        return Manifest(
+            engine=self.engine,
+            precision=self.precision,
+            model="",
+            files={},
+            size_bytes=0,
+            input_name="images",
+            input_dtype="uint8" if in_graph else "float32",
+            output="probabilities" if in_graph else "logits",
+            preprocessing=export.preprocessing_of(card, in_graph=in_graph),
+            classes=tuple(card["classes"]),
+            parameters=card["parameters"],
+            macs=card["macs"],
+            source=self._hash(run),
+            opset=None if self.engine == PYTORCH else run.recipe.export.opset,
+            scheme=scheme,
+        )

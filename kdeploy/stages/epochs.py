@@ -1,0 +1,52 @@
+"""Test accuracy of the last epoch and of the epoch chosen on validation: both are reported, neither is chosen here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdeploy import artifacts
+from kdeploy.stages import data
+from kdeploy.stages.base import Run
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Writes `networks/<role>/epochs.json`: epoch, validation and test accuracy of each of the two."""
+
+    role: str
+
+    @property
+    def name(self) -> str:
+        return f"epochs/{self.role}"
+
+    def inputs(self, run: Run) -> Mapping[str, Any]:
+        weights = {name: sha for name, sha in run.outputs_of(f"networks/{self.role}").items() if "safetensors" in name}
+        return {"weights": weights, "images": data.fingerprint(run)}
+
+    def run(self, run: Run) -> Sequence[Path]:
+        from kdeploy.loading import EvalBatches
+        from kdeploy.models.storage import load_network
+        from kdeploy.recipe.schema import TrainSpec
+        from kdeploy.training import setup
+        from kdeploy.training.evaluate import accuracy, predict
+
+        folder = run.folder / "networks" / self.role
+        history = artifacts.read_json(folder / "history.json")
+        batches = EvalBatches(run.workshop.tensors("test"))
+        decided = setup.choose(TrainSpec(precision="float32"), run.workshop.device)
+        result: dict[str, Any] = {
+            "schema_version": 1,
+            "selected": history["selected"],
+            "test_samples": len(run.splits.test),
+        }
+        for kind in ("last", "chosen"):
+            stem = f"{self.role}-{kind}" if (folder / f"{self.role}-{kind}.json").is_file() else self.role
+            classifier, _ = load_network(folder, stem)
+            decided.place(classifier)
+            result[kind] = {**history[kind], "test_accuracy": accuracy(*predict(classifier, batches, decided))}
+        target = folder / "epochs.json"
+        artifacts.write_json(target, result)
+        return [target]

@@ -1,0 +1,155 @@
+"""Torch to ONNX, and the proof that both compute the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy import events, parity
+from kdeploy.engines.base import Preprocessing
+from kdeploy.engines.onnxruntime import OnnxRuntime
+from kdeploy.recipe.schema import ExportSpec, NetworkSpec
+from kdeploy.stages import data
+from kdeploy.stages.base import Run, spec
+
+if TYPE_CHECKING:
+    from kdeploy.models.classifier import Classifier
+
+_PARITY_SAMPLES = 256
+"""Real inputs on which parity is shown (issue 2)."""
+_RANDOM_SAMPLES = 16
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes `export/<role>.float32.onnx` with its parity record."""
+
+    role: str
+
+    @property
+    def name(self) -> str:
+        return f"export/{self.role}"
+
+    def inputs(self, run: Run) -> Mapping[str, Any]:
+        trained = run.record.stages[f"networks/{self.role}"].outputs
+        weights = {name: trained[f"networks/{self.role}/{self.role}.{name}"] for name in ("safetensors", "json")}
+        return {"export": spec(run.recipe.export), "network": weights, "images": data.fingerprint(run)}
+
+    def run(self, run: Run) -> Sequence[Path]:
+        from kdeploy.export.to_onnx import export
+        from kdeploy.models.storage import load_network
+
+        target = onnx_file(run.folder, self.role)
+        classifier, card = load_network(run.folder / "networks" / self.role)
+        preprocessing = preprocessing_of(card, in_graph=run.recipe.export.preprocess == "in-graph")
+        with events.task(f"export {self.role}"):
+            export(
+                classifier,
+                target,
+                shape=run.splits.shape,
+                spec=run.recipe.export,
+                classes=run.splits.classes,
+                preprocessing=preprocessing,
+                metadata={"kdeploy.role": self.role, "kdeploy.run": run.recipe.name},
+            )
+            record = _parity(classifier, target, parity_images(run), preprocessing).write(target)
+        return [target, record]
+
+
+def onnx_file(folder: Path, role: str, precision: str = "float32") -> Path:
+    """Where the ONNX file of a network lies in a run folder."""
+    return folder / "export" / f"{role}.{precision}.onnx"
+
+
+def preprocessing_of(card: Mapping[str, Any], *, in_graph: bool) -> Preprocessing:
+    """The preprocessing that a network's card describes."""
+    return Preprocessing(in_graph=in_graph, **card["image"], mean=tuple(card["mean"]), std=tuple(card["std"]))
+
+
+def model_inputs(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:
+    """Images `[N, H, W, C]` as the exported graph takes them."""
+    from kdeploy.runtime.preprocess import preprocess
+
+    return images if preprocessing.in_graph else preprocess(images, preprocessing)
+
+
+def parity_images(run: Run) -> NDArray[np.uint8]:
+    """256 validation images `[N, H, W, C]`, filled from train when there are fewer."""
+    validation, train = run.splits.validation.images, run.splits.train.images
+    return np.concatenate([validation[:_PARITY_SAMPLES], train])[:_PARITY_SAMPLES]
+
+
+def _parity(
+    classifier: Classifier, target: Path, images: NDArray[np.uint8], preprocessing: Preprocessing
+) -> parity.Parity:
+    """Torch's logits on the images against ONNX Runtime's, on what the graph takes."""
+    import torch
+
+    from kdeploy.export.logits import write_logits_graph
+
+    def reference(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = classifier(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255).numpy()
+        return logits
+
+    with tempfile.TemporaryDirectory(prefix="kdeploy-parity-") as temporary:
+        logits_file = target
+        if preprocessing.in_graph:
+            logits_file = Path(temporary) / target.name
+            write_logits_graph(target, logits_file)
+        with OnnxRuntime().open_file(logits_file, threads=1) as session:
+            return parity.compare(
+                reference,
+                lambda batch: session.run(model_inputs(batch, preprocessing)),
+                images,
+                batches=(1, 2, len(images)),
+            )
+
+
+def export_model(spec: NetworkSpec, folder: Path, *, shape: tuple[int, int, int], classes: int, opset: int) -> Path:
+    """Export one network outside a run to `<folder>/<model>.float32.onnx`, with its parity record beside it.
+
+    There are no images here: parity is measured on seeded random ones, and the file's metadata says so. The
+    network sees images scaled to [0, 1], normalised as its spec says, else with ImageNet's mean and std where
+    it takes colour. shape: channels, height, width.
+    """
+    import torch
+
+    from kdeploy import models
+    from kdeploy.export.to_onnx import export
+    from kdeploy.models.checkpoints import load_into
+    from kdeploy.models.classifier import Classifier
+
+    torch.manual_seed(0)
+    channels, height, width = shape
+    network = models.create(spec, classes=classes, channels=channels)
+    if spec.checkpoint is not None:
+        load_into(network, spec, base=Path())
+    mean, std = _IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    if spec.normalize is None:
+        events.decided("normalisation", f"mean {mean}, std {std}", "none was given")
+    else:
+        mean, std = spec.normalize.mean, spec.normalize.std
+    classifier = Classifier(network, mean, std).eval()
+    image = {"height": height, "width": width, "channels": channels}
+    preprocessing = preprocessing_of({"image": image, "mean": mean, "std": std}, in_graph=True)
+    target = folder / f"{spec.model.rpartition(':')[2]}.float32.onnx"
+    export(
+        classifier,
+        target,
+        shape=(height, width, channels),
+        spec=ExportSpec(opset=opset),
+        classes=tuple(str(number) for number in range(classes)),
+        preprocessing=preprocessing,
+        metadata={"kdeploy.parity": "seeded random inputs"},
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (_RANDOM_SAMPLES, height, width, channels), dtype=np.uint8)
+    _parity(classifier, target, noise, preprocessing).write(target)
+    return target

@@ -1,0 +1,116 @@
+"""Which bounds held. A gate that did not is written down; the run goes on, and ends with status 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdeploy import artifacts, parity
+from kdeploy.report.data import Gate
+from kdeploy.stages.base import Run, spec
+
+FILE = "gates.json"
+
+
+class Gates:
+    """Writes `gates.json`: the parity of each exported file, and the recipe's gates, decided on validation."""
+
+    name = "gates"
+
+    def inputs(self, run: Run) -> Mapping[str, Any]:
+        files = run.files("export/*.json", "networks/*/history.json")
+        seen = {str(path.relative_to(run.folder)): artifacts.sha256_file(path) for path in files}
+        return {"gates": spec(run.recipe.gates), "seen": seen}
+
+    def run(self, run: Run) -> Sequence[Path]:
+        asked = run.recipe.gates
+        gates = [
+            *_parity(run.files("export/*.parity.json")),
+            *_int8(run.files("export/*.int8.json"), asked.int8_drop_points),
+            *_gain(run.folder / "networks", asked.student_gain_points),
+        ]
+        target = run.folder / FILE
+        artifacts.write_json(target, {"schema_version": 1, "gates": [gate.model_dump() for gate in gates]})
+        return [target]
+
+
+def read(folder: Path) -> list[Gate]:
+    """The gates of a run; none where the run has not come so far."""
+    path = folder / FILE
+    return [Gate.model_validate(gate) for gate in artifacts.read_json(path)["gates"]] if path.is_file() else []
+
+
+def failed_rows(folder: Path) -> set[str]:
+    """The rows of the bench that a failed gate speaks of."""
+    return {gate.row for gate in read(folder) if not gate.passed}
+
+
+def _parity(records: Sequence[Path]) -> list[Gate]:
+    gates = []
+    for path in records:
+        record = parity.Parity.model_validate(artifacts.read_json(path))
+        role, precision = path.name.split(".")[:2]
+        bound = "finite outputs of the right shape"
+        if record.tolerance is not None:
+            bound = f"within {record.tolerance:g} of torch's scale, cosine at least {record.min_cosine_similarity}"
+        gates.append(
+            Gate(
+                name=f"parity of {role}.{precision}.onnx",
+                row=f"{role}-onnxruntime-{precision}",
+                bound=bound,
+                value="; ".join(record.reasons) or _figures(record),
+                passed=record.passed,
+            )
+        )
+    return gates
+
+
+def _figures(record: parity.Parity) -> str:
+    return (
+        f"{record.relative_difference:.1e} of the scale, cosine {record.cosine_similarity:.6f}, "
+        f"{record.top1_agreement:.1%} same class on {record.samples} images"
+    )
+
+
+def _int8(cards: Sequence[Path], bound: float | None) -> list[Gate]:
+    """int8 against float32, in points of accuracy on the same validation images."""
+    if bound is None:
+        return []
+    gates = []
+    for path in cards:
+        validation = artifacts.read_json(path)["validation"]
+        drop = 100 * (validation["float32"] - validation["int8"])
+        role = path.name.split(".")[0]
+        gates.append(
+            Gate(
+                name="int8_drop_points",
+                row=f"{role}-onnxruntime-int8",
+                bound=f"int8 at most {bound:g} points below float32",
+                value=f"{drop:.2f} points below on {validation['samples']} validation images",
+                passed=drop <= bound + 1e-9,
+            )
+        )
+    return gates
+
+
+def _gain(networks: Path, bound: float | None) -> list[Gate]:
+    """The distilled student against the same student alone, on validation."""
+    if bound is None or not (networks / "alone").is_dir():
+        return []
+    alone, student = (artifacts.read_json(networks / role / "history.json") for role in ("alone", "student"))
+    gain = 100 * (_selected(student) - _selected(alone))
+    return [
+        Gate(
+            name="student_gain_points",
+            row="student-pytorch",
+            bound=f"distilled at least {bound:g} points above alone",
+            value=f"{gain:+.2f} points on validation",
+            passed=gain >= bound - 1e-9,
+        )
+    ]
+
+
+def _selected(history: Mapping[str, Any]) -> float:
+    epoch = "last" if history["selected"] == "last" else "chosen"
+    return float(history[epoch]["validation_accuracy"])
