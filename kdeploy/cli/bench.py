@@ -38,7 +38,7 @@ def bench(
     from kdeploy.cli.output import emit, talking
     from kdeploy.recipe.schema import BenchSpec
     from kdeploy.report.rows import rows_from
-    from kdeploy.report.terminal import render_table
+    from kdeploy.report.terminal import ResultTable
 
     spec = BenchSpec(
         batch=tuple(dict.fromkeys([1, *(batch or [])])), threads=threads, min_time_s=min_time, min_count=min_count
@@ -58,7 +58,7 @@ def bench(
         "rows": [row.model_dump() for row in rows],
         "measurements": [result.model_dump(mode="json") for result in measured],
     }
-    emit(json_, payload, render_table(rows))
+    emit(json_, payload, ResultTable(rows))
 
 
 def register(app: typer.Typer) -> None:

@@ -29,14 +29,14 @@ def report(
     from kdeploy.cli.output import emit, talking
     from kdeploy.report.html import write_report
     from kdeploy.report.seeds import aggregate
-    from kdeploy.report.terminal import render_aggregate, render_table
+    from kdeploy.report.terminal import AggregateTable, ResultTable
 
     found = [results.read(folder) for folder in runs]
     several = len(found) > 1
     target = out or runs[0] / "report.html"
     with talking():
         write_report(target, results.report_data(runs[0], found))
-    table = render_aggregate(aggregate([run.rows for run in found])) if several else render_table(found[0].rows)
+    table = AggregateTable(aggregate([run.rows for run in found])) if several else ResultTable(found[0].rows)
     emit(json_, results.seeds_to_json(found) if several else found[0].to_json(), table)
     if json_ != "-":
         stdout.print(f"\nreport  {target}", markup=False, soft_wrap=True)

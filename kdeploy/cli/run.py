@@ -64,11 +64,11 @@ def _numbers(seeds: str | None) -> list[int]:
 def _one(loaded: options.Recipe, folder: Path, device: str, fresh: bool, json_: str | None) -> None:
     from kdeploy import results
     from kdeploy.cli.output import emit
-    from kdeploy.report.terminal import render_table
+    from kdeploy.report.terminal import ResultTable
 
     _execute(loaded, folder, device, fresh, [])
     found = results.read(folder)
-    emit(json_, found.to_json(), render_table(found.rows))
+    emit(json_, found.to_json(), ResultTable(found.rows))
     _closing_lines(found, quiet=json_ == "-")
     _require_gates([found])
 
@@ -79,7 +79,7 @@ def _several(
     from kdeploy import artifacts, events, results
     from kdeploy.cli.output import emit
     from kdeploy.report.seeds import aggregate
-    from kdeploy.report.terminal import render_aggregate
+    from kdeploy.report.terminal import AggregateTable
 
     folders = [folder / f"seed-{seed}" for seed in seeds]
     for seed, at in zip(seeds, folders, strict=True):
@@ -88,7 +88,7 @@ def _several(
     runs = [results.read(at) for at in folders]
     summary = results.seeds_to_json(runs)
     artifacts.write_json(folder / "summary.json", summary)
-    emit(json_, summary, render_aggregate(aggregate([run.rows for run in runs])))
+    emit(json_, summary, AggregateTable(aggregate([run.rows for run in runs])))
     if json_ != "-":
         _gain_line(runs)
     _closing_lines(runs[0], quiet=json_ == "-")

@@ -3,55 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, AggregateColumn, Column, best_of
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
-
-def render_table(rows: Sequence[Row]) -> Table:
-    """A row a network or engine; the best value of a column is bold green. 100 columns hold it."""
-    table = _frame("network · engine", COLUMNS)
-    best = [best_of([column.value(row) for row in rows], column.best) for column in COLUMNS]
-    for place, row in enumerate(rows):
-        cells = [
-            _cell(column.text(row), column.note(row), place in winners)
-            for column, winners in zip(COLUMNS, best, strict=True)
-        ]
-        table.add_row(Text(row.name), *cells)
-    table.caption = _caption(rows)
-    return table
+_WIDE = 100
+"""Narrower terminals get the intervals below the accuracies."""
+_MEDIUM = 90
+"""Still narrower ones are not shown these columns, which the report has."""
+_LEFT_OUT_FIRST = ("agrees", "smaller")
 
 
-def render_aggregate(rows: Sequence[AggregateRow]) -> Table:
+class ResultTable:
+    """A row a network or engine; the best value of a column is bold green. 80 columns hold it."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [column for column in COLUMNS if _shown(column.title, options.max_width)]
+        yield _table(self.rows, columns, " " if options.max_width >= _WIDE else "\n", _caption(self.rows))
+
+
+class AggregateTable:
     """A row a network or engine, means over seeds with their 95 % t intervals below them."""
-    table = _frame("network · engine", AGGREGATE_COLUMNS)
-    best = [best_of([column.value(row) for row in rows], column.best) for column in AGGREGATE_COLUMNS]
-    for place, row in enumerate(rows):
-        cells = [
-            _cell(column.text(row), column.note(row), place in winners, between="\n")
-            for column, winners in zip(AGGREGATE_COLUMNS, best, strict=True)
-        ]
-        table.add_row(Text(row.name), *cells)
-    if rows:
-        table.caption = escape(f"Means over {rows[0].seeds} seeds; in brackets 95 % t intervals over the seeds.")
-    return table
+
+    def __init__(self, rows: Sequence[AggregateRow]) -> None:
+        self.rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [column for column in AGGREGATE_COLUMNS if _shown(column.title, options.max_width)]
+        caption = f"Means over {self.rows[0].seeds} seeds; in brackets 95 % t intervals over the seeds."
+        yield _table(self.rows, columns, "\n", escape(caption))
 
 
-def _frame(first: str, columns: Sequence[Column] | Sequence[AggregateColumn]) -> Table:
+def _shown(title: str, width: int) -> bool:
+    return width >= _MEDIUM or title not in _LEFT_OUT_FIRST
+
+
+def _table(rows: Sequence[Any], columns: Sequence[Any], between: str, caption: str) -> Table:
+    """rows and columns: of one kind, `Row` with `Column` or `AggregateRow` with `AggregateColumn`."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, caption_justify="left")
-    table.add_column(first, overflow="fold", min_width=15)
+    table.add_column("network · engine", overflow="fold", min_width=15)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
+    best = [best_of([column.value(row) for row in rows], column.best) for column in columns]
+    for place, row in enumerate(rows):
+        cells = [
+            _cell(column.text(row), column.note(row), place in winners, between)
+            for column, winners in zip(columns, best, strict=True)
+        ]
+        table.add_row(Text(row.name), *cells)
+    table.caption = caption
     return table
 
 
-def _cell(text: str, note: str, is_best: bool, between: str = " ") -> Text:
+def _cell(text: str, note: str, is_best: bool, between: str) -> Text:
     cell = Text(text, style="bold green" if is_best else "")
     if note:
         cell.append(f"{between}{note}", style="not bold dim")

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from kdeploy.report.charts import tradeoff
+from kdeploy.report.data import EpochScore, ReportedEpochs
 from kdeploy.report.html import data_of, described, measured_on, render, write_report
 from kdeploy.report.rows import rows_from
 from kdeploy.report.seeds import accuracy_gain, aggregate
@@ -260,3 +261,13 @@ def test_sorts_in_a_browser(tmp_path):
     order = re.findall(r'<th scope="row" data-value="(\d)"', done.stdout)
     assert order == ["5", "4", "1", "3", "0", "2"]
     assert re.search(r'<th scope="col" aria-sort="ascending">', done.stdout)
+
+
+def test_both_reported_epochs_are_shown():
+    last = EpochScore(epoch=19, validation_accuracy=0.951, test_accuracy=0.942)
+    chosen = EpochScore(epoch=16, validation_accuracy=0.958, test_accuracy=0.939)
+    epochs = {"student": ReportedEpochs(selected="last", test_samples=360, last=last, chosen=chosen)}
+    page = render(report().model_copy(update={"epochs": epochs}))
+    row = page.split("Last epoch, and the epoch chosen on validation")[1].split("</tbody>")[0]
+    for figure in ("20", "95.1 %", "94.2 %", "17", "95.8 %", "93.9 %", "last epoch"):
+        assert figure in row

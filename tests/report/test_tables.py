@@ -9,7 +9,7 @@ from kdeploy.report.columns import best_of
 from kdeploy.report.markdown import aggregate_to_markdown, to_markdown
 from kdeploy.report.rows import rows_from
 from kdeploy.report.seeds import aggregate
-from kdeploy.report.terminal import render_aggregate, render_table
+from kdeploy.report.terminal import AggregateTable, ResultTable
 from tests.report.example import measurements
 
 
@@ -26,7 +26,7 @@ def printed(table, width: int, **options) -> str:
 
 @pytest.mark.parametrize("width", [100, 120])
 def test_the_table_fits(rows, width):
-    text = printed(render_table(rows), width)
+    text = printed(ResultTable(rows), width)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
     assert "…" not in text
@@ -37,19 +37,19 @@ def test_the_table_fits(rows, width):
 
 
 def test_rows_in_order(rows):
-    lines = printed(render_table(rows), 120).splitlines()
+    lines = printed(ResultTable(rows), 120).splitlines()
     starts = [line for line in lines if line.startswith(("teacher ·", "alone ·", "student ·"))]
     assert len(starts) == len(rows)
     assert starts[-1].startswith("student · ONNX Runtime int8 ")
 
 
 def test_a_percentile_that_is_not_supported_is_not_available(rows):
-    line = next(line for line in printed(render_table(rows), 120).splitlines() if line.startswith("alone"))
+    line = next(line for line in printed(ResultTable(rows), 120).splitlines() if line.startswith("alone"))
     assert "n/a" in line
 
 
 def test_the_best_is_marked(rows):
-    text = printed(render_table(rows), 120, force_terminal=True, color_system="standard")
+    text = printed(ResultTable(rows), 120, force_terminal=True, color_system="standard")
     assert "\x1b[1;32m38.0 KiB\x1b[0m" in text
     assert "\x1b[1;32m99.2 %\x1b[0m" in text
     assert "\x1b[1;32m4.15 MiB" not in text
@@ -57,7 +57,7 @@ def test_the_best_is_marked(rows):
 
 def test_hostile_names_are_shown_as_they_are(rows):
     odd = [rows[0].model_copy(update={"name": "[red]x[/red] | `a`"})]
-    assert "[red]x[/red]" in printed(render_table(odd), 120)
+    assert "[red]x[/red]" in printed(ResultTable(odd), 120)
     assert r"| \[red\]x\[/red\] \| \`a\` |" in to_markdown(odd)
 
 
@@ -82,7 +82,7 @@ def test_markdown(rows):
 def test_aggregate_tables(rows):
     better = [row.model_copy(update={"accuracy": 0.99}) if row.role == "student" else row for row in rows]
     table = aggregate([rows, better])
-    text = printed(render_aggregate(table), 100)
+    text = printed(AggregateTable(table), 100)
     assert "Means over 2 seeds" in text
     assert max(map(len, text.splitlines())) <= 100
     markdown = aggregate_to_markdown(table)
