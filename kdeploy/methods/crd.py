@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
 from kdeploy.methods._features import embeddings, unit
-from kdeploy.methods._logits import at_least_float32, full_precision
+from kdeploy.methods._logits import full_precision
+from kdeploy.methods._relations import embedding_sizes
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 _EPSILON = 1e-7
+_PRIME = 1_000_003  # neighbouring runs' seeds do not meet in neighbouring steps
 
 
 class CRD(Method):
@@ -33,7 +35,7 @@ class CRD(Method):
     gradient, the memory of the batch's samples becomes unit(momentum * m + (1 - momentum) * v). Memory and Z are
     buffers, saved with the method; they change in training mode only. A sample's negatives are all different where
     there are K of other classes, and drawn with replacement where there are fewer, as in the authors' code; they
-    depend on torch's seed when `prepare` is called and on the step alone.
+    depend on torch's seed when `prepare` was called, which is saved too, and on the step alone.
 
     The teacher's embedding gets no gradient, its linear layer does. A vector of norm 0 is left at 0. It needs
     `build` and `prepare` first, and `Context.index`. Similarities are computed with the whole memory, `[B, N]`, and
@@ -75,23 +77,24 @@ class CRD(Method):
         self.student_embed: nn.Linear | None = None
         self.teacher_embed: nn.Linear | None = None
         self.seed: int | None = None
+        self.largest_class = 0
 
     @property
     def default_weight(self) -> float:
         return 0.8
 
     def build(self, student: Shapes, teacher: Shapes) -> None:
-        if student.embedding is None or teacher.embedding is None:
-            raise UserError("crd needs the embeddings of student and teacher: a linear layer must end both.")
-        self.student_embed = nn.Linear(student.embedding, self.dimension)
-        self.teacher_embed = nn.Linear(teacher.embedding, self.dimension)
+        ours, theirs = embedding_sizes("crd", student, teacher)
+        self.student_embed = nn.Linear(ours, self.dimension)
+        self.teacher_embed = nn.Linear(theirs, self.dimension)
 
     def prepare(self, labels: Tensor) -> None:
         """Make the memory for the training set's labels `[N]`, and remember which samples are of other classes."""
         sizes = labels.bincount()
         if labels.ndim != 1 or sizes.count_nonzero() < 2:
             raise UserError("crd takes its negatives from other classes: the training set must have two or more.")
-        self.seed = torch.initial_seed()
+        self.seed = torch.initial_seed() & 0x7FFFFFFFFFFFFFFF
+        self.largest_class = int(sizes.max())
         self.register_buffer("labels", labels.clone(), persistent=False)
         self.register_buffer("order", labels.argsort(stable=True), persistent=False)
         self.register_buffer("class_sizes", sizes, persistent=False)
@@ -102,6 +105,15 @@ class CRD(Method):
             self.register_buffer(name, start)
         self.register_buffer("normalizers", torch.zeros(2, device=labels.device))  # Z_s, Z_t; 0: not set yet
 
+    def get_extra_state(self) -> Tensor:
+        """The seed of the negatives, part of a checkpoint."""
+        return torch.tensor(-1 if self.seed is None else self.seed)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the seed of a checkpoint, so that what follows it draws the same negatives."""
+        if state >= 0:
+            self.seed = int(state)
+
     def terms(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None
     ) -> dict[str, Tensor]:
@@ -110,10 +122,9 @@ class CRD(Method):
         if context is None or context.index is None:
             raise ValueError("crd needs Context.index, the samples' places in the training set")
         ours, theirs = embeddings("crd", student, teacher)
-        ours = unit(at_least_float32(self.student_embed(ours)))
-        theirs = unit(at_least_float32(self.teacher_embed(theirs)))
-        picked = self._samples(context.index, context.step)
+        picked = self._samples(context.index, self.seed + context.step * _PRIME)
         with full_precision(ours):
+            ours, theirs = unit(self.student_embed(ours)), unit(self.teacher_embed(theirs))
             similar = torch.stack([ours @ self.teacher_memory.T, theirs @ self.student_memory.T]) / self.temperature
         scores = similar.gather(2, picked.expand(2, -1, -1)).exp()
         scores = scores / self._normalizers(scores.detach())[:, None, None]
@@ -125,22 +136,20 @@ class CRD(Method):
             "crd/teacher": noise_contrastive(scores[1], samples),
         }
 
-    def _samples(self, index: Tensor, step: int) -> Tensor:
+    def _samples(self, index: Tensor, seed: int) -> Tensor:
         """`[B, 1 + K]`: each sample's own index, then those of its negatives."""
-        generator = torch.Generator(index.device).manual_seed(hash((self.seed, step)) & 0x7FFFFFFF)
+        generator = torch.Generator(index.device).manual_seed(seed % 2**63)
         own = self.labels[index]
         samples = len(self.labels)
-        if self.negatives <= samples - int(self.class_sizes.max()):
+        if self.negatives <= samples - self.largest_class:
             keys = torch.rand((len(index), samples), generator=generator, device=index.device)
             keys.masked_fill_(own[:, None] == self.labels, 2.0)
             others = keys.topk(self.negatives, dim=1, largest=False, sorted=False).indices
         else:
             # Sorted by class, the others of a class are all places but its own, which are one block.
             sizes, starts = self.class_sizes[own, None], self.class_starts[own, None]
-            share = torch.rand(
-                (len(index), self.negatives), generator=generator, device=index.device, dtype=torch.float64
-            )
-            place = (share * (samples - sizes)).long()
+            size = (len(index), self.negatives)
+            place = torch.randint(2**62, size, generator=generator, device=index.device) % (samples - sizes)
             others = self.order[place + torch.where(place >= starts, sizes, 0)]
         return torch.cat([index[:, None], others], dim=1)
 
@@ -154,9 +163,11 @@ class CRD(Method):
 
     @torch.no_grad()
     def _remember(self, index: Tensor, ours: Tensor, theirs: Tensor) -> None:
-        for memory, vectors in ((self.student_memory, ours), (self.teacher_memory, theirs)):
-            mixed = self.momentum * memory[index] + (1 - self.momentum) * vectors
-            memory[index] = unit(mixed)
+        for name, vectors in (("student_memory", ours), ("teacher_memory", theirs)):
+            memory = self.get_buffer(name)
+            mixed = unit(self.momentum * memory[index] + (1 - self.momentum) * vectors)
+            # A new tensor: the scores' gradient is computed from the one before.
+            setattr(self, name, memory.index_copy(0, index, mixed.to(memory.dtype)))
 
 
 def noise_contrastive(scores: Tensor, samples: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
-from kdeploy.methods._features import embeddings, stage_pairs
+from kdeploy.methods._features import embeddings, stage_pairs, unit
 from kdeploy.methods._logits import full_precision
 from kdeploy.methods.base import Context, Method, Needs, Outputs
 
@@ -86,8 +86,7 @@ def layer_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def cosine(rows: Tensor) -> Tensor:
     """(u_i . u_j + 1) / 2 `[B, B]` of rows `[B, D]`, never below the float type's smallest step."""
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    scaled = torch.where(norm > 0, rows / (norm + _NORM_EPSILON), 0.0)
+    scaled = unit(rows, epsilon=_NORM_EPSILON)
     return ((scaled @ scaled.T + 1) / 2).clamp_min(torch.finfo(rows.dtype).eps)
 
 

@@ -13,6 +13,7 @@ from kdeploy.errors import UserError
 from kdeploy.methods import _options
 from kdeploy.methods._features import BatchNorm, shape_pairs, stage_pairs
 from kdeploy.methods._logits import at_least_float32
+from kdeploy.methods._relations import embedding_sizes
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
 
 _WIDEST = 512
@@ -65,13 +66,12 @@ class ReviewKD(Method):
         self.levels = nn.ModuleList()
 
     def build(self, student: Shapes, teacher: Shapes) -> None:
-        if student.embedding is None or teacher.embedding is None:
-            raise UserError("reviewkd needs the embeddings of student and teacher: a linear layer must end both.")
-        width = min(_WIDEST, student.embedding)
-        pairs = [*shape_pairs("reviewkd", student, teacher), ((student.embedding, 1, 1), (teacher.embedding, 1, 1))]
+        ours, theirs = embedding_sizes("reviewkd", student, teacher)
+        width = min(_WIDEST, ours)
+        pairs = [*shape_pairs("reviewkd", student, teacher), ((ours, 1, 1), (theirs, 1, 1))]
         last = len(pairs) - 1
         self.levels = nn.ModuleList(
-            Fusion(ours, width, theirs, deepest=number == last) for number, (ours, theirs) in enumerate(pairs)
+            Fusion(*shapes, width=width, deepest=number == last) for number, shapes in enumerate(pairs)
         )
 
     def terms(
@@ -106,7 +106,7 @@ def _with_embedding(outputs: Outputs) -> Outputs:
 class Fusion(nn.Module):
     """Attention-based fusion of one level, from the student's shape to the teacher's, through `width` channels."""
 
-    def __init__(self, student: Shape, width: int, teacher: Shape, *, deepest: bool) -> None:
+    def __init__(self, student: Shape, teacher: Shape, *, width: int, deepest: bool) -> None:
         super().__init__()
         self.size = teacher[1:]
         enter = nn.Conv2d(student[0], width, 1, bias=False)
