@@ -33,7 +33,8 @@ def find(name: str) -> Engine:
         raise UserError(f"There is no engine {name!r}.{nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     classes = [value for value in vars(module).values() if is_subclass(value, Engine)]
-    return next(engine for engine in classes if getattr(engine, "name", None) == name)()
+    engine: Engine = next(found for found in classes if getattr(found, "name", None) == name)()
+    return engine
 
 
 def require(engine: Engine) -> None:

@@ -86,8 +86,8 @@ def _int8(cards: Sequence[Path], bound: float | None) -> list[Gate]:
             Gate(
                 name="int8_drop_points",
                 row=f"{role}-onnxruntime-int8",
-                bound=f"int8 at most {bound:g} points below float32",
-                value=f"{drop:.2f} points below on {validation['samples']} validation images",
+                bound=f"int8 loses at most {bound:g} points against float32",
+                value=f"{-drop:+.2f} points on {validation['samples']} validation images",
                 passed=drop <= bound + 1e-9,
             )
         )
