@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeploy.loading import Batch
-from kdeploy.methods.base import Context, Method, Outputs, Phase
+from kdeploy.methods.base import Context, Method, Phase
+from kdeploy.training.views import View
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Distillation(Objective):
     """cross_entropy * CE + sum of weight * method, with a teacher in evaluation mode that is not trained.
 
     teacher: images `[B, C, H, W]` to logits `[B, classes]`. It is kept out of this module's parameters and
-    state, so that neither the optimiser nor a checkpoint can hold it.
+    state, so that neither the optimiser nor a checkpoint can hold it. views: how the methods see the student
+    and the teacher.
     """
 
     def __init__(
@@ -55,12 +57,15 @@ class Distillation(Objective):
         teacher: nn.Module,
         methods: list[tuple[Method, float]],
         cross_entropy: float,
+        *,
+        views: tuple[View, View],
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self._teacher = (teacher,)
         self.methods = nn.ModuleList(method for method, _ in methods)
         self._weighted = tuple(methods)
+        self._student_view, self._teacher_view = views
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
@@ -69,30 +74,39 @@ class Distillation(Objective):
         return self._teacher[0]
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
-        with torch.no_grad():
-            taught = Outputs(logits=self.teacher(batch.images))
-        student = Outputs(logits=network(batch.images))
+        with torch.no_grad(), self._teacher_view.opened() as view:
+            taught = view.outputs(self.teacher(batch.images))
+        with self._student_view.opened() as view:
+            logits = network(batch.images)
+            seen = view.outputs(logits)
         terms = {}
         if self.cross_entropy > 0:
-            loss = F.cross_entropy(student.logits, batch.labels, label_smoothing=self.label_smoothing)
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
-        for method, weight in self._weighted:
-            for name, value in method.terms(student, taught, batch.labels, context).items():
-                terms[name] = weight * value
-        return Step(torch.stack(list(terms.values())).sum(), terms, student.logits)
+        for number, (method, weight) in enumerate(self._weighted):
+            for name, value in method.terms(seen[number], taught[number], batch.labels, context).items():
+                terms[name if name not in terms else f"{number}/{name}"] = weight * value
+        return Step(torch.stack(list(terms.values())).sum(), terms, logits)
 
 
 class PhaseLoss(Objective):
-    """The loss of a phase that a method declares, on the teacher's outputs; the method is what is trained."""
+    """The loss of a phase that a method declares: on the teacher's outputs, and the student's if it is trained too."""
 
-    def __init__(self, teacher: nn.Module, method: Method, phase: Phase) -> None:
+    def __init__(self, teacher: nn.Module, method: Method, phase: Phase, *, views: tuple[View, View]) -> None:
         super().__init__()
         self._teacher = (teacher,)
-        self._method = (method,)
+        self.method = method
         self.phase = phase
+        self._student_view, self._teacher_view = views
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
-        with torch.no_grad():
-            taught = Outputs(logits=self._teacher[0](batch.images))
-        loss = self._method[0].phase_loss(self.phase, taught)
-        return Step(loss, {self.phase.name: loss}, taught.logits)
+        with torch.no_grad(), self._teacher_view.opened() as view:
+            logits = self._teacher[0](batch.images)
+            (taught,) = view.outputs(logits)
+        seen = None
+        if self.phase.student:
+            with self._student_view.opened() as view:
+                logits = network(batch.images)
+                (seen,) = view.outputs(logits)
+        loss = self.method.phase_loss(self.phase, taught, seen)
+        return Step(loss, {self.phase.name: loss}, logits)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from kdeploy import methods
-from kdeploy.methods.base import Method, Phase, Shapes
+from kdeploy.errors import UserError
+from kdeploy.methods.base import Method, Phase
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import Recipe, TrainSpec
 from kdeploy.training import loop, setup, teachers
 from kdeploy.training.objective import CrossEntropy, Distillation, PhaseLoss
 from kdeploy.training.procedures.base import Job, Workshop
+from kdeploy.training.views import Tapped, View, survey
 
 
 class Offline:
@@ -25,11 +27,10 @@ class Offline:
         teacher = Job(
             "teacher", _teacher, {"data": data, "network": recipe.teacher.model_dump(mode="json")}, teacher_seed
         )
-        training = TrainSpec(**{name: getattr(recipe.distill, name) for name in TrainSpec.model_fields})
         alone = Job(
             "alone",
             _alone,
-            {"data": data, "network": student, "train": training.model_dump(mode="json")},
+            {"data": data, "network": student, "train": training_of(recipe).model_dump(mode="json")},
             recipe.seed,
         )
         distilled = Job(
@@ -73,12 +74,21 @@ def _student(shop: Workshop) -> None:
     teacher = shop.load("teacher")
     teachers.require_above_chance(teacher, shop, "the teacher")
     classifier = shop.make(recipe.student, recipe.seed)
-    weighted = [(_prepared(method, shop, teacher, classifier), weight) for method, weight in _methods(recipe)]
-    cross_entropy = recipe.distill.cross_entropy
-    if cross_entropy is None:
-        cross_entropy = min(method.default_cross_entropy for method, _ in weighted)
-    objective = Distillation(teacher, weighted, cross_entropy, recipe.distill.label_smoothing)
+    weighted = _methods(recipe)
+    needs = [method.needs for method, _ in weighted]
+    height, width, channels = shop.splits.shape
+    ours, theirs = survey(classifier, teacher, needs, shape=(channels, height, width), classes=len(shop.splits.classes))
     setup.choose(recipe.distill, shop.device).place(teacher)
+    for method, _ in weighted:
+        views = View(classifier, ours, [method.needs], "student"), View(teacher, theirs, [method.needs], "teacher")
+        _prepare(method, shop, teacher, classifier, ours, theirs, views)
+    objective = Distillation(
+        teacher,
+        weighted,
+        _cross_entropy(recipe, [method for method, _ in weighted]),
+        views=(View(classifier, ours, needs, "student"), View(teacher, theirs, needs, "teacher")),
+        label_smoothing=recipe.distill.label_smoothing,
+    )
     shop.train(
         "student", classifier, objective, recipe.distill, recipe.seed, network_spec=recipe.student, teacher=teacher
     )
@@ -92,29 +102,53 @@ def _methods(recipe: Recipe) -> list[tuple[Method, float]]:
     return chosen
 
 
-def _prepared(method: Method, shop: Workshop, teacher: Classifier, student: Classifier) -> Method:
-    """Make the method's adapters and run the phases that it declares."""
-    classes = len(shop.splits.classes)
-    method.build(Shapes(classes), Shapes(classes))
+def _cross_entropy(recipe: Recipe, chosen: list[Method]) -> float:
+    """The weight of cross-entropy: the recipe's, else the smallest that one of the methods asks for."""
+    asked = recipe.distill.cross_entropy
+    return min(method.default_cross_entropy for method in chosen) if asked is None else asked
+
+
+def _prepare(
+    method: Method,
+    shop: Workshop,
+    teacher: Classifier,
+    student: Classifier,
+    ours: Tapped,
+    theirs: Tapped,
+    views: tuple[View, View],
+) -> None:
+    """Make the method's adapters, give it the labels if it wants them, and run the phases that it declares."""
+    if method.needs.teacher_classifier:
+        raise UserError(
+            f"The method {type(method).__name__.lower()} changes the network that is deployed, which the offline "
+            "procedure cannot save yet. Choose another method: kdeploy methods."
+        )
+    method.build(ours.shapes, theirs.shapes)
+    if method.needs.training_labels:
+        method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
-        _run_phase(method, phase, shop, teacher)
+        _run_phase(method, phase, shop, teacher, student, views)
         method.end_phase(phase)
-    return method
 
 
-def _run_phase(method: Method, phase: Phase, shop: Workshop, teacher: nn.Module) -> None:
+def _run_phase(
+    method: Method, phase: Phase, shop: Workshop, teacher: nn.Module, student: Classifier, views: tuple[View, View]
+) -> None:
+    """Train the method, and the student where the phase says so; without gradients it stays as it is."""
     recipe = shop.recipe
-    spec = TrainSpec(**{name: getattr(recipe.distill, name) for name in TrainSpec.model_fields})
-    spec = spec.model_copy(update={"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0})
-    decided = setup.choose(spec, shop.device)
-    decided.place(teacher)
+    spec = training_of(recipe).model_copy(update={"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0})
     loop.fit(
-        method,
-        PhaseLoss(teacher, method, phase),
+        student,
+        PhaseLoss(teacher, method, phase, views=views),
         train=shop.training(spec, recipe.seed),
         validation=None,
         spec=spec,
-        setup=decided,
+        setup=setup.choose(spec, shop.device),
         folder=shop.networks / "student" / f"phase-{phase.name}",
         label=f"student: {phase.name}",
     )
+
+
+def training_of(recipe: Recipe) -> TrainSpec:
+    """The part of `distill` that says how to train, without what says on what."""
+    return TrainSpec(**{name: getattr(recipe.distill, name) for name in TrainSpec.model_fields})

@@ -1,0 +1,89 @@
+"""What methods see of a network: the logits, features and embedding of one forward pass, tapped as each asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from kdeploy.methods.base import Needs, Outputs, Shapes
+from kdeploy.models.classifier import Classifier
+from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, pair_taps
+
+Side = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """Where a network is tapped: its stages, shallow to deep, and the linear layer that its embedding enters."""
+
+    stages: tuple[Tap, ...]
+    classifier: Tap | None
+    classes: int
+
+    @property
+    def shapes(self) -> Shapes:
+        """What adapters are built from."""
+        features = [(tap.shape[0], tap.shape[1], tap.shape[2]) for tap in self.stages]
+        return Shapes(self.classes, features, None if self.classifier is None else self.classifier.shape[0])
+
+
+def survey(
+    student: Classifier, teacher: Classifier, needs: Sequence[Needs], *, shape: tuple[int, int, int], classes: int
+) -> tuple[Tapped, Tapped]:
+    """Find the taps of student and teacher that these needs ask for: as many stages of both, from the deepest.
+
+    shape: channels, height and width of an image. Raises UserError where a network has no such stages.
+    """
+    features = any(need.features is not None for need in needs)
+    embedding = features or any(need.embedding or need.teacher_classifier for need in needs)
+    networks = [student.network, teacher.network]
+    stages = pair_taps(*(find_taps(network, shape) for network in networks)) if features else ([], [])
+    classifiers = [find_classifier(network, shape) if embedding else None for network in networks]
+    ours, theirs = (Tapped(tuple(found), last, classes) for found, last in zip(stages, classifiers, strict=True))
+    return ours, theirs
+
+
+class View:
+    """One network as several methods see it. Open it around the forward passes."""
+
+    def __init__(self, network: Classifier, tapped: Tapped, needs: Sequence[Needs], side: Side) -> None:
+        classifier = None if tapped.classifier is None else tapped.classifier.path
+        self._taps = [
+            Taps(
+                network.network,
+                [tap.path for tap in _stages(tapped, need)],
+                classifier=classifier if need.embedding or need.features is not None else None,
+                relu=need.student_relu if side == "student" else need.teacher_relu,
+            )
+            for need in needs
+        ]
+        self._needs = tuple(needs)
+
+    @contextmanager
+    def opened(self) -> Iterator[View]:
+        """Keep the hooks in place for the length of the block."""
+        with ExitStack() as stack:
+            for taps in self._taps:
+                stack.enter_context(taps)
+            yield self
+
+    def outputs(self, logits: Tensor) -> list[Outputs]:
+        """What each method is given after a forward pass that gave `logits` `[B, C]`."""
+        return [
+            Outputs(
+                logits=logits,
+                features=taps.features if need.features is not None else (),
+                embedding=taps.embedding if need.embedding or need.features is not None else None,
+            )
+            for taps, need in zip(self._taps, self._needs, strict=True)
+        ]
+
+
+def _stages(tapped: Tapped, need: Needs) -> tuple[Tap, ...]:
+    if need.features is None:
+        return ()
+    return tapped.stages if need.features == "all" else tapped.stages[-1:]
