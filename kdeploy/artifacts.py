@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from kdeploy.errors import UserError
 
 _CHUNK = 1 << 20
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.EROFS)
 
 
 @contextmanager
@@ -21,10 +23,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it is synced and renamed onto `target`.
 
     The temporary file keeps the target's suffix, for writers that look at it. On any exception
-    (Ctrl-C among them) the temporary file is removed and `target` is left as it was.
+    (Ctrl-C among them) the temporary file is removed and `target` is left as it was. A place that cannot be
+    written, or a full disk, is a UserError that names the target.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}.") from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,6 +41,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
         _sync(target.parent)
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise UserError(f"{target} cannot be written: {error.strerror}.") from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,6 +79,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from None
 

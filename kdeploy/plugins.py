@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from kdeploy.errors import UserError
+from kdeploy.errors import UserError, nearest
 
 
 def load_object(reference: str) -> Any:
@@ -18,7 +18,7 @@ def load_object(reference: str) -> Any:
     """
     scheme, _, rest = reference.partition(":")
     module_name, _, attribute = rest.partition(":")
-    if scheme != "python" or not module_name or not attribute:
+    if scheme != "python" or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise UserError(f"{reference!r} must be written python:package.module:name.")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
@@ -29,7 +29,10 @@ def load_object(reference: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise UserError(f"{reference}: the module {module_name} has no {attribute!r}.") from None
+        known = [name for name in vars(module) if not name.startswith("_")]
+        raise UserError(
+            f"{reference}: the module {module_name} has no {attribute!r}.{nearest(attribute, known)}"
+        ) from None
 
 
 def is_subclass(value: object, base: type) -> TypeGuard[type[Any]]:
