@@ -23,7 +23,7 @@ def check(recipe: Recipe, locate: Locate) -> None:
     for method in recipe.distill.methods:
         _at(locate, ("distill", "method"), methods.check, method.method)
     for number, engine in enumerate(recipe.engines):
-        _at(locate, ("engines", number, "engine"), engines.find, engine.engine)
+        _at(locate, ("engines", number, "engine"), _engine, engine.engine)
     _network(recipe.teacher, "teacher", locate)
     _network(recipe.student, "student", locate)
     _data_is_there(recipe, locate)
@@ -34,7 +34,13 @@ def _at(locate: Locate, location: tuple[str | int, ...], check: Callable[[str], 
     try:
         check(name)
     except KdeployError as error:
-        raise UserError(f"{locate(location)}: {error}") from None
+        raise type(error)(f"{locate(location)}: {error}") from None
+
+
+def _engine(name: str) -> None:
+    engines.find(name)
+    if name == "pytorch":
+        raise UserError("each network is measured in pytorch anyway, as the baseline: leave it out of engines.")
 
 
 def _network(spec: NetworkSpec, role: str, locate: Locate) -> None:

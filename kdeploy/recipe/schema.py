@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class Spec(BaseModel):
     """A part of a recipe: frozen, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class AugmentSpec(Spec):
@@ -55,7 +56,7 @@ class DataSpec(Spec):
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of a python: source.")
     validation: Fraction = Field(0.1, description="Share of train that is cut off for choices, balanced over classes.")
     test: Fraction = Field(0.2, description="Share cut off for the final figure where the source has no test split.")
-    split_seed: int = Field(0, description="Seed of the splits; the same for all seeds of a run.")
+    split_seed: Seed = Field(0, description="Seed of the splits; the same for all seeds of a run.")
     limit: Positive | None = Field(None, description="Keep only this many training images, balanced over classes.")
     size: Positive | None = Field(None, description="Resize images to this height and width in pixels.")
     broken: Literal["stop", "skip"] = Field("stop", description="What to do about an image that cannot be read.")
@@ -95,6 +96,16 @@ class TrainSpec(Spec):
         "last", description="Which epoch's weights are the result; both accuracies are reported."
     )
 
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> TrainSpec:
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("the schedule multistep needs milestones, such as [150, 180, 210]")
+        if self.schedule != "multistep" and self.milestones:
+            raise ValueError(f"milestones belong to the schedule multistep, and this one is {self.schedule}")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs the optimizer sgd with a momentum above 0")
+        return self
+
 
 class NetworkSpec(Spec):
     """A network: a zoo name, torchvision:NAME, timm:NAME or python:package.module:factory."""
@@ -118,7 +129,7 @@ class TeacherSpec(NetworkSpec):
     train: TrainSpec | None = Field(
         None, description="Train (or fine-tune) it; without it the checkpoint is used as is."
     )
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         0, description="The teacher's own seed, so that --seeds shares one teacher; null: the run's."
     )
 
@@ -229,7 +240,7 @@ class Recipe(Spec):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     about: str = Field("", description="What this recipe shows, for `kdeploy recipes`.")
-    seed: int = 0
+    seed: Seed = 0
     data: DataSpec = Field(default_factory=lambda: DataSpec())
     teacher: TeacherSpec
     student: NetworkSpec
@@ -246,4 +257,12 @@ class Recipe(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the engine {twice[0]} is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _gain_is_measured(self) -> Recipe:
+        if self.gates.student_gain_points is not None and self.distill.baseline == "none":
+            raise ValueError(
+                "gates.student_gain_points compares with the student alone: distill.baseline must be alone"
+            )
         return self
