@@ -1,10 +1,10 @@
-"""What the methods on feature maps share: pairs of stages, one size for both sides, unit rows, a safe batch norm."""
+"""What the methods on feature maps share: pairs of stages, one size for both sides, unit rows."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdeploy.errors import UserError
 from kdeploy.methods._logits import at_least_float32
@@ -76,15 +76,3 @@ def unit(vectors: Tensor, dim: int = 1, epsilon: float = 0.0) -> Tensor:
     norm = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
     alive = norm > _TINY
     return torch.where(alive, vectors / (torch.where(alive, norm, 1.0) + epsilon), 0.0)
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of `[B, C, H, W]` that takes its running statistics where a batch is one value a channel.
-
-    That is where B = H = W = 1: a variance does not exist, and torch's own raises an error in training mode.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        if self.training and features.shape[0] * features.shape[2] * features.shape[3] == 1:
-            return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(features)

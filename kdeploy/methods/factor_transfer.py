@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
-from kdeploy.methods._features import BatchNorm, one_size, stage_pairs, unit
+from kdeploy.methods._features import one_size, stage_pairs, unit
 from kdeploy.methods._logits import at_least_float32
 from kdeploy.methods.at import attention
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Phase, Shapes
+from kdeploy.models.layers import BatchNorm
 
 _SLOPE = 0.1
 _WEIGHTS = {"code": 500.0, "repdistiller": 200.0, "paper": 1.0}

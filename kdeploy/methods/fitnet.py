@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
-from kdeploy.methods._features import BatchNorm, shape_pairs, stage_pairs
+from kdeploy.methods._features import shape_pairs, stage_pairs
 from kdeploy.methods._logits import at_least_float32, pair
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Phase, Shapes
+from kdeploy.models.layers import BatchNorm
 
 _TEMPERATURE = 3.0
 _HINT_EPOCHS = 30

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
-from kdeploy.methods._features import BatchNorm, shape_pairs, stage_pairs
+from kdeploy.methods._features import shape_pairs, stage_pairs
 from kdeploy.methods._logits import at_least_float32
 from kdeploy.methods._relations import embedding_sizes
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
+from kdeploy.models.layers import BatchNorm
 
 _WIDEST = 512
 _POOLS = (4, 2, 1)

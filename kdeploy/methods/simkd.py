@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from kdeploy.errors import UserError
 from kdeploy.methods import _options
-from kdeploy.methods._features import BatchNorm, pooled
+from kdeploy.methods._features import pooled
 from kdeploy.methods._logits import at_least_float32
 from kdeploy.methods.base import Context, Method, Needs, Outputs, Shapes
-from kdeploy.models.reused_head import ReusedHead
+from kdeploy.models.reused_head import Projector, ReusedHead
 
 
 class SimKD(Method):
@@ -46,7 +46,6 @@ class SimKD(Method):
         _options.whole("simkd", least=1, reduction=reduction)
         self.reduction = reduction
         self.projector: nn.Module = nn.Identity()
-        self.pool: nn.Module = nn.Identity()
 
     @property
     def default_cross_entropy(self) -> float:
@@ -61,11 +60,8 @@ class SimKD(Method):
                 f"simkd reuses the teacher's classifier, which takes {teacher.embedding} values, on its map of "
                 f"{theirs[0]} channels: name the map that its classifier pools as its last tap, or take pefd."
             )
-        narrow = max(1, theirs[0] // self.reduction)
-        self.projector = nn.Sequential(
-            *_layer(ours[0], narrow, 1), *_layer(narrow, narrow, 3), *_layer(narrow, theirs[0], 1)
-        )
-        self.pool = nn.AdaptiveAvgPool2d(theirs[1:]) if ours[1] > theirs[1] else nn.Identity()
+        smaller = (theirs[1], theirs[2]) if ours[1] > theirs[1] else None
+        self.projector = Projector(ours[0], theirs[0], self.reduction, smaller)
 
     def terms(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None
@@ -84,12 +80,7 @@ class SimKD(Method):
         return {"simkd": F.mse_loss(projected, theirs)}
 
     def deployed(self, network: nn.Module, tap: str, classifier: nn.Module | None = None) -> nn.Module:
-        """The student up to `tap`, pool and projector, average pooling, and the teacher's `classifier`, frozen."""
+        """The student up to `tap`, the projector, average pooling, and the teacher's `classifier`, frozen."""
         if classifier is None:
             raise ValueError("simkd's student needs the teacher's classifier")
-        return ReusedHead(network, tap, nn.Sequential(self.pool, self.projector), classifier)
-
-
-def _layer(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return [convolution, BatchNorm(outputs), nn.ReLU()]
+        return ReusedHead(network, tap, self.projector, classifier)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Counts:
-    """parameters: trainable ones, so batch norm's scale and shift but not its running statistics;
+    """parameters: trained ones, frozen or not, so batch norm's scale and shift but not its running statistics;
     macs: multiply-accumulates of convolutions and matrix products for one image."""
 
     parameters: int
@@ -25,7 +25,7 @@ def count(network: nn.Module, shape: tuple[int, int, int]) -> Counts:
     counter = FlopCounterMode(display=False)
     with evaluating(network), counter:
         network(blank(network, shape))
-    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     return Counts(parameters, counter.get_total_flops() // 2)
 
 

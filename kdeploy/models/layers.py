@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -44,3 +45,15 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm of `[B, C, H, W]` that takes its running statistics where a batch is one value a channel.
+
+    That is where B = H = W = 1: a variance does not exist, and torch's own raises an error in training mode.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training and features.shape[0] * features.shape[2] * features.shape[3] == 1:
+            return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(features)

@@ -15,6 +15,7 @@ from kdeploy.models.catalogue import architecture_options, create
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.counting import blank, count, evaluating
+from kdeploy.models.reused_head import ReusedHead, rebuild
 from kdeploy.recipe.schema import NetworkSpec
 
 SCHEMA_VERSION = 1
@@ -24,7 +25,8 @@ _HOW_TO_LOAD = (
     "kdeploy.models.storage.load_network(folder). Without kdeploy: build the same architecture in PyTorch and call "
     "load_state_dict(safetensors.torch.load_file(weights)), strictly. Input: float32 [B, C, H, W], RGB or gray, "
     "scaled to [0, 1], then (x - mean) / std per channel. Output: logits [B, outputs]; the logit of classes[k] is "
-    "number class_map[k], or number k where class_map is null."
+    "number class_map[k], or number k where class_map is null. Where reused_head is not null, the network goes on "
+    "behind its `tap` with that projector, average pooling and a linear layer."
 )
 
 
@@ -54,6 +56,7 @@ def save_network(folder: Path, classifier: Classifier, card: Mapping[str, Any], 
         "mean": _list(classifier.mean),
         "std": _list(classifier.std),
         "class_map": None if order is None else order.tolist(),
+        "reused_head": classifier.network.describe() if isinstance(classifier.network, ReusedHead) else None,
         "parameters": counts.parameters,
         "macs": counts.macs,
         "how_to_load": _HOW_TO_LOAD,
@@ -83,6 +86,8 @@ def load_network(folder: Path, stem: str | None = None) -> tuple[Classifier, dic
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is not the card of a network: {type(error).__name__} {error}.") from None
     around.network = create(spec, classes=outputs, channels=channels)
+    if card.get("reused_head") is not None:
+        around.network = rebuild(around.network, card["reused_head"], outputs)
     load_into(around.network, spec, base=folder)
     return around.eval(), card
 

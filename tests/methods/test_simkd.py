@@ -75,8 +75,9 @@ def test_projector_is_trained_and_the_students_classifier_is_not():
     assert student.fc.weight.grad is None
     assert student.conv1.weight.grad.abs().max() > 0
     assert all(parameter.grad is not None for parameter in method.parameters())
-    assert [layer.out_channels for layer in method.projector if isinstance(layer, nn.Conv2d)] == [6, 6, 12]
-    assert not any(hasattr(layer, "bias") and layer.bias is not None for layer in method.projector[::3])
+    convolutions = [layer for layer in method.projector.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [6, 6, 12]
+    assert all(layer.bias is None for layer in convolutions)
 
 
 def test_deployed_shares_its_weights_and_holds_the_projector():

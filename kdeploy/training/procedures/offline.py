@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import nn
 
 from kdeploy import methods
-from kdeploy.errors import UserError
 from kdeploy.methods.base import Method, Phase
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import Recipe, TrainSpec
@@ -79,9 +80,11 @@ def _student(shop: Workshop) -> None:
     height, width, channels = shop.splits.shape
     ours, theirs = survey(classifier, teacher, needs, shape=(channels, height, width), classes=len(shop.splits.classes))
     setup.choose(recipe.distill, shop.device).place(teacher)
+    student_net = classifier
     for method, _ in weighted:
         views = View(classifier, ours, [method.needs], "student"), View(teacher, theirs, [method.needs], "teacher")
         _prepare(method, shop, teacher, classifier, ours, theirs, views)
+        student_net = _deployed(method, student_net, teacher, ours, theirs)
     objective = Distillation(
         teacher,
         weighted,
@@ -90,8 +93,23 @@ def _student(shop: Workshop) -> None:
         label_smoothing=recipe.distill.label_smoothing,
     )
     shop.train(
-        "student", classifier, objective, recipe.distill, recipe.seed, network_spec=recipe.student, teacher=teacher
+        "student", student_net, objective, recipe.distill, recipe.seed, network_spec=recipe.student, teacher=teacher
     )
+
+
+def _deployed(method: Method, student: Classifier, teacher: Classifier, ours: Tapped, theirs: Tapped) -> Classifier:
+    """What is trained, evaluated and saved: the student, or what a method such as SimKD makes of it."""
+    if not method.needs.teacher_classifier:
+        return student
+    assert theirs.classifier is not None
+    head = copy.deepcopy(teacher.network.get_submodule(theirs.classifier.path)).cpu()
+    assert isinstance(head, nn.Linear)
+    if teacher.class_map is not None:
+        order = teacher.class_map.cpu()
+        head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]
+        head.out_features = len(order)
+    network = method.deployed(student.network, ours.stages[-1].path, head)
+    return Classifier(network, student.mean.flatten().tolist(), student.std.flatten().tolist())
 
 
 def _methods(recipe: Recipe) -> list[tuple[Method, float]]:
@@ -118,11 +136,6 @@ def _prepare(
     views: tuple[View, View],
 ) -> None:
     """Make the method's adapters, give it the labels if it wants them, and run the phases that it declares."""
-    if method.needs.teacher_classifier:
-        raise UserError(
-            f"The method {type(method).__name__.lower()} changes the network that is deployed, which the offline "
-            "procedure cannot save yet. Choose another method: kdeploy methods."
-        )
     method.build(ours.shapes, theirs.shapes)
     if method.needs.training_labels:
         method.prepare(shop.tensors("train").labels)
