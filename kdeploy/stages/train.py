@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy.artifacts import sha256_file
+from kdeploy import events
+from kdeploy.artifacts import sha256_file, sha256_json, write_text
 from kdeploy.stages import data
 from kdeploy.stages.base import Run
 
 if TYPE_CHECKING:
     from kdeploy.recipe.schema import Recipe
     from kdeploy.training.procedures.base import Job
+
+
+_STATE_OF = "state-of"
+"""A file beside the state of a training, with the hash of the inputs that it is a training on."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,14 @@ class Train:
         }
 
     def run(self, run: Run) -> Sequence[Path]:
-        self.job.run(run.workshop)
         role = self.job.role
-        return run.files(f"networks/{role}/*.safetensors", f"networks/{role}/*.json", f"networks/{role}/*.jsonl")
+        note = run.folder / "networks" / role / _STATE_OF
+        _forget_other_state(note, sha256_json(self.inputs(run)))
+        self.job.run(run.workshop)
+        note.unlink()
+        kinds = ("safetensors", "json")
+        weights = [f"networks/{role}/{role}{which}.{kind}" for which in ("", "-last", "-chosen") for kind in kinds]
+        return run.files(*weights, f"networks/{role}/history.json", f"networks/{role}/metrics.jsonl")
 
 
 def plan(recipe: Recipe) -> list[Train]:
@@ -47,6 +57,18 @@ def plan(recipe: Recipe) -> list[Train]:
     from kdeploy.training import procedures
 
     return [Train(job) for job in procedures.find(recipe.distill.procedure).jobs(recipe)]
+
+
+def _forget_other_state(note: Path, key: str) -> None:
+    """Remove the state of an interrupted training on other inputs, such as data that have changed since."""
+    if note.is_file() and note.read_text(encoding="utf-8") != key:
+        from kdeploy.training import state
+
+        events.warn(
+            f"{note.parent}: what this training starts from has changed since it was interrupted; it starts again."
+        )
+        state.clear(note.parent)
+    write_text(note, key)
 
 
 def _weights(run: Run, role: str) -> str:

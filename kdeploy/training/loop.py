@@ -78,6 +78,7 @@ def fit(
     history = [EpochMetrics(**line) for line in progress.load()]
     if history:
         events.say(f"{label}: continues after epoch {len(history)} of {spec.epochs}")
+        state.write_metrics(folder, [asdict(line) for line in history])
     with _tensorboard(folder) as board, events.task(label, len(train) * spec.epochs) as bar:
         bar.advance(len(train) * len(history))
         for epoch in range(len(history), spec.epochs):
@@ -124,6 +125,7 @@ def _epoch(
             speed = totals.count / (time.monotonic() - started)
             figures: dict[str, float | str] = {"loss": totals.mean_loss(), "accuracy": f"{totals.mean_accuracy():.1%}"}
             bar.advance(number % _SHOW_EVERY + 1, **figures, **{"img/s": f"{speed:.0f}"})
+    _require_finite_weights(model, epoch)
     seconds = time.monotonic() - started
     return EpochMetrics(
         epoch=epoch,
@@ -135,6 +137,15 @@ def _epoch(
         images_per_s=totals.count / seconds,
         terms=totals.mean_terms(),
     )
+
+
+def _require_finite_weights(model: nn.Module, epoch: int) -> None:
+    """The last step of an epoch can break weights without a loss that shows it."""
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise UserError(
+            f"The weights became NaN or infinite in the last batch of epoch {epoch + 1}. Lower lr, or set "
+            "warmup_epochs; the last whole epoch is kept."
+        )
 
 
 class _Totals:

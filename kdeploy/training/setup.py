@@ -74,6 +74,7 @@ def choose(spec: TrainSpec, device: torch.device) -> Setup:
     threads = len(os.sched_getaffinity(0))
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+        events.decided("threads", threads, "the cores that this process may use")
     plugin: Any = "bf16-mixed" if precision == "bfloat16" else "32-true"
     devices: Any = [device.index] if device.type == "cuda" else 1
     fabric = Fabric(accelerator=device.type, devices=devices, precision=plugin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import random
@@ -47,27 +48,37 @@ class Progress:
             torch.save(content, temporary)
 
     def load(self) -> list[dict[str, Any]]:
-        """Take up a state that is there and return the epochs done; [] where there is none."""
+        """Take up a state that is there and return the epochs done; [] where there is none.
+
+        A damaged state, or one of another network, is warned of, and this training starts again.
+        """
         if not self.path.exists():
             return []
+        begin = copy.deepcopy((self.network.state_dict(), self.objective.state_dict(), self.optimizer.state_dict()))
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            self._restore(content["network"], content["objective"], content["optimizer"])
+            torch.set_rng_state(content["torch_rng"])
+            if content["cuda_rng"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(content["cuda_rng"])
+            self.chosen = content["chosen"]
+            history: list[dict[str, Any]] = content["history"]
+        except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             events.warn(f"{self.path} is damaged ({type(error).__name__}); this training starts again.")
+            self._restore(*begin)
             return []
-        self.network.load_state_dict(content["network"])
-        self.objective.load_state_dict(content["objective"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.chosen = content["chosen"]
-        torch.set_rng_state(content["torch_rng"])
-        if content["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
-        history: list[dict[str, Any]] = content["history"]
         return history
 
-    def clear(self) -> None:
-        """Remove the state of a training that is finished and saved."""
-        self.path.unlink(missing_ok=True)
+    def _restore(self, network: dict[str, Any], objective: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        self.network.load_state_dict(network)
+        self.objective.load_state_dict(objective)
+        self.optimizer.load_state_dict(optimizer)
+
+
+def clear(folder: Path) -> None:
+    """Remove the states of a training that is finished, with its phases' and what killed processes left of them."""
+    for path in [*folder.rglob(STATE), *folder.rglob(f".{Path(STATE).stem}-*")]:
+        path.unlink()
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kdeploy import models
+from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, channel_statistics
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
@@ -39,7 +40,7 @@ class Job:
 
 
 class Procedure(Protocol):
-    """Turns a recipe into jobs, in order. The last of `exported` roles is the student."""
+    """Turns a recipe into jobs, in order; the last one trains the student."""
 
     about: str
 
@@ -65,14 +66,22 @@ class Workshop:
         return channel_statistics(self.splits.train) if asked == "train" else asked
 
     def make(self, spec: NetworkSpec, seed: int) -> Classifier:
-        """A network as its spec says, with weights from `seed` or from its checkpoint."""
+        """A network as its spec says, with weights from `seed` or from its checkpoint.
+
+        Raises UserError where its class map or normalisation does not fit the data.
+        """
         state.seed_everything(seed)
         channels = self.splits.shape[2]
+        normalize = spec.normalize or self.normalize
+        if len(normalize.mean) != channels:
+            raise UserError(
+                f"The normalisation of {spec.model} has {len(normalize.mean)} channels, and the images of "
+                f"{self.recipe.data.source} have {channels}."
+            )
         classes = len(self.splits.classes) if spec.class_map is None else _own_classes(spec, len(self.splits.classes))
         network = models.create(spec, classes=classes, channels=channels)
         if spec.checkpoint is not None:
             load_into(network, spec, base=self.base)
-        normalize = spec.normalize or self.normalize
         return Classifier(network, normalize.mean, normalize.std, spec.class_map)
 
     def load(self, role: str) -> Classifier:
@@ -128,6 +137,8 @@ class Workshop:
             folder=folder,
             label=role,
         )
+        for stale in folder.glob(f"{role}-*.*"):
+            stale.unlink()
         last = {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}
         keep_chosen = spec.select == "validation"
         kept, other = (fitted.chosen_weights, last) if keep_chosen else (last, fitted.chosen_weights)
@@ -138,8 +149,7 @@ class Workshop:
         agreement = None if teacher is None else self._agreement(classifier, teacher, decided)
         loop.write_history(folder, fitted, selected=spec.select, teacher_agreement=agreement)
         self.save(classifier, role, network_spec)
-        for path in folder.rglob(state.STATE):
-            path.unlink()
+        state.clear(folder)
 
     def save(self, classifier: Classifier, role: str, spec: NetworkSpec, *, stem: str | None = None) -> None:
         """Write a network alone: weights as safetensors, and a JSON that says how to build it."""
@@ -163,4 +173,9 @@ class Workshop:
 def _own_classes(spec: NetworkSpec, classes: int) -> int:
     """How many classes a network with a class map has itself: what it was trained on, if its options say so."""
     assert spec.class_map is not None
+    if len(spec.class_map) != classes or min(spec.class_map) < 0:
+        raise UserError(
+            f"The class_map of {spec.model} must hold a number from 0 up for each of the data's {classes} classes; "
+            f"it is {list(spec.class_map)}."
+        )
     return int(spec.options.get("num_classes", max(*spec.class_map, classes - 1) + 1))
