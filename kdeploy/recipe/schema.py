@@ -235,6 +235,20 @@ class BundleSpec(Spec):
     samples: int = Field(3, ge=0, description="Held-out images left beside the bundle.")
 
 
+class PublishedSpec(Spec):
+    """A figure from the literature that this recipe is measured against; nothing in the run depends on it."""
+
+    accuracy_percent: float = Field(gt=0, le=100, description="Top-1 test accuracy of the student, in percent.")
+    table: str = Field(description="Where the figure is printed.")
+    protocol: Literal["last epoch", "best test epoch"] = Field(
+        description="Which epoch it is of. The best on test is worth 0.2 to 0.5 points over the last; never taken here."
+    )
+    mark: Literal["verified", "recalled"] = Field(
+        description="verified: read in the table; recalled: from memory of the literature, probably right."
+    )
+    note: str = Field("", description="What else sets the published run apart from this one.")
+
+
 class Recipe(Spec):
     """From a teacher to measured engines."""
 
@@ -250,6 +264,7 @@ class Recipe(Spec):
     bench: BenchSpec = Field(default_factory=lambda: BenchSpec())
     gates: GatesSpec = Field(default_factory=lambda: GatesSpec())
     bundle: BundleSpec = Field(default_factory=lambda: BundleSpec())
+    published: PublishedSpec | None = Field(None, description="The figure to compare the student with.")
 
     @model_validator(mode="after")
     def _engines_differ(self) -> Recipe:
