@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ _NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "0 to 255": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
 }
 
 
@@ -47,7 +49,8 @@ def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None
     decided = setup.choose(TrainSpec(), shop.device)
     decided.place(teacher)
     logits, labels = predict(teacher, shop.validation(), decided)
-    examined = examine(logits, labels)
+    order = None if teacher.class_map is None else teacher.class_map.tolist()
+    examined = examine(logits, labels, order)
     if examined.near_chance:
         better = (*examined.suggestions, *_try_normalizations(teacher, shop, decided, examined.accuracy))
         hint = " ".join(better) or (
@@ -63,11 +66,12 @@ def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None
         events.warn(f"{what} may have its classes in another order. {suggestion}")
 
 
-def examine(logits: Tensor, labels: Tensor) -> Examined:
+def examine(logits: Tensor, labels: Tensor, class_map: Sequence[int] | None = None) -> Examined:
     """Compare logits `[N, classes]` with labels `[N]`: accuracy, chance, and a class map that fits better.
 
     Chance is the share of the commonest class; near chance is below three standard errors above it. The
-    class map comes from the assignment of outputs to classes that maximises the agreement on these samples.
+    class map comes from the assignment of outputs to classes that maximises the agreement on these samples. Where
+    the logits have been put in order by a `class_map` already, the one suggested takes its place.
     """
     total, outputs = logits.shape
     counts = torch.bincount(labels, minlength=outputs).double()
@@ -80,7 +84,7 @@ def examine(logits: Tensor, labels: Tensor) -> Examined:
     mapped = confusion[torch.arange(outputs), torch.from_numpy(best)].sum().item() / total
     suggestions: tuple[str, ...] = ()
     if mapped > score + _BETTER and mapped > chance + 4 * math.sqrt(outputs * chance * (1 - chance) / total):
-        order = ", ".join(str(index) for index in best)
+        order = ", ".join(str(index if class_map is None else class_map[index]) for index in best)
         suggestions = (f"teacher.class_map: [{order}] would give {mapped:.1%}.",)
     return Examined(score, chance, near, suggestions)
 
@@ -90,8 +94,9 @@ def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setu
     channels = shop.splits.shape[2]
     order = None if teacher.class_map is None else teacher.class_map.tolist()
     found = []
-    for name, (red_green_blue_mean, red_green_blue_std) in _NORMALIZATIONS.items():
-        mean, std = (_for_channels(values, channels) for values in (red_green_blue_mean, red_green_blue_std))
+    known = {name: tuple(_for_channels(values, channels) for values in both) for name, both in _NORMALIZATIONS.items()}
+    known["this data's own"] = (shop.normalize.mean, shop.normalize.std)
+    for name, (mean, std) in known.items():
         other = Classifier(teacher.network, mean, std, order)
         decided.place(other)
         gained = accuracy(*predict(other, shop.validation(), decided))
@@ -104,4 +109,4 @@ def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setu
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Figures of red, green and blue for as many channels: their mean for one."""
-    return values if channels == len(values) else (sum(values) / len(values),) * channels
+    return values if channels == len(values) else (round(sum(values) / len(values), 6),) * channels

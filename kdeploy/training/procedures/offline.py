@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 from torch import nn
 
 from kdeploy import methods
+from kdeploy.errors import UserError
 from kdeploy.methods.base import Method, Phase
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import Recipe, TrainSpec
@@ -22,6 +24,7 @@ class Offline:
     about = "a trained teacher, then the student alone and the same student distilled"
 
     def jobs(self, recipe: Recipe) -> list[Job]:
+        _methods(recipe)  # what is wrong with their options is said before any work begins
         data = recipe.data.model_dump(mode="json")
         student = recipe.student.model_dump(mode="json")
         teacher_seed = recipe.seed if recipe.teacher.seed is None else recipe.teacher.seed
@@ -51,6 +54,7 @@ def _teacher(shop: Workshop) -> None:
     """Load, check, and train or fine-tune the teacher; a checkpoint near chance is refused first."""
     spec = shop.recipe.teacher
     seed = shop.recipe.seed if spec.seed is None else spec.seed
+    _rehearse(shop, shop.make(spec, seed))
     classifier = shop.make(spec, seed)
     if spec.checkpoint is not None or spec.train is None:
         teachers.require_above_chance(classifier, shop, "the teacher's checkpoint")
@@ -59,6 +63,15 @@ def _teacher(shop: Workshop) -> None:
         return
     objective = CrossEntropy(spec.train.label_smoothing)
     shop.train("teacher", classifier, objective, spec.train, seed, network_spec=spec)
+
+
+def _rehearse(shop: Workshop, teacher: Classifier) -> None:
+    """Build what the student's training needs, so that what does not fit is said before any training."""
+    student = shop.make(shop.recipe.student, shop.recipe.seed)
+    chosen = [method for method, _ in _methods(shop.recipe)]
+    ours, theirs = _survey(shop, student, teacher, chosen)
+    for method in chosen:
+        method.build(ours.shapes, theirs.shapes)
 
 
 def _alone(shop: Workshop) -> None:
@@ -77,13 +90,12 @@ def _student(shop: Workshop) -> None:
     classifier = shop.make(recipe.student, recipe.seed)
     weighted = _methods(recipe)
     needs = [method.needs for method, _ in weighted]
-    height, width, channels = shop.splits.shape
-    ours, theirs = survey(classifier, teacher, needs, shape=(channels, height, width), classes=len(shop.splits.classes))
+    ours, theirs = _survey(shop, classifier, teacher, [method for method, _ in weighted])
     setup.choose(recipe.distill, shop.device).place(teacher)
     student_net = classifier
-    for method, _ in weighted:
+    for number, (method, _) in enumerate(weighted):
         views = View(classifier, ours, [method.needs], "student"), View(teacher, theirs, [method.needs], "teacher")
-        _prepare(method, shop, teacher, classifier, ours, theirs, views)
+        _prepare(method, shop, teacher, classifier, ours, theirs, views, prefix=f"phase-{number}")
         student_net = _deployed(method, student_net, teacher, ours, theirs)
     objective = Distillation(
         teacher,
@@ -112,10 +124,20 @@ def _deployed(method: Method, student: Classifier, teacher: Classifier, ours: Ta
     return Classifier(network, student.mean.flatten().tolist(), student.std.flatten().tolist())
 
 
+def _survey(shop: Workshop, student: Classifier, teacher: Classifier, chosen: list[Method]) -> tuple[Tapped, Tapped]:
+    """Where student and teacher are tapped for these methods."""
+    height, width, channels = shop.splits.shape
+    needs = [method.needs for method in chosen]
+    return survey(student, teacher, needs, shape=(channels, height, width), classes=len(shop.splits.classes))
+
+
 def _methods(recipe: Recipe) -> list[tuple[Method, float]]:
     chosen = []
     for spec in recipe.distill.methods:
-        method = methods.create(spec.method, **spec.options)
+        try:
+            method = methods.create(spec.method, **spec.options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
         chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
     return chosen
 
@@ -134,18 +156,26 @@ def _prepare(
     ours: Tapped,
     theirs: Tapped,
     views: tuple[View, View],
+    *,
+    prefix: str,
 ) -> None:
     """Make the method's adapters, give it the labels if it wants them, and run the phases that it declares."""
     method.build(ours.shapes, theirs.shapes)
     if method.needs.training_labels:
         method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
-        _run_phase(method, phase, shop, teacher, student, views)
+        _run_phase(method, phase, shop, teacher, student, views, shop.networks / "student" / f"{prefix}-{phase.name}")
         method.end_phase(phase)
 
 
 def _run_phase(
-    method: Method, phase: Phase, shop: Workshop, teacher: nn.Module, student: Classifier, views: tuple[View, View]
+    method: Method,
+    phase: Phase,
+    shop: Workshop,
+    teacher: nn.Module,
+    student: Classifier,
+    views: tuple[View, View],
+    folder: Path,
 ) -> None:
     """Train the method, and the student where the phase says so; without gradients it stays as it is."""
     recipe = shop.recipe
@@ -157,7 +187,7 @@ def _run_phase(
         validation=None,
         spec=spec,
         setup=setup.choose(spec, shop.device),
-        folder=shop.networks / "student" / f"phase-{phase.name}",
+        folder=folder,
         label=f"student: {phase.name}",
     )
 
