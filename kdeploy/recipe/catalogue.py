@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from kdeploy.errors import UserError, nearest
+from kdeploy.recipe import matrix
+from kdeploy.recipe.matrix import Cell, Matrix
+
+RecipeFile = Path | Cell
+"""What a recipe is read from: a file, or a cell of a matrix, which reads like one."""
 
 
 def shipped() -> Path:
@@ -14,28 +20,47 @@ def shipped() -> Path:
 
 
 def names() -> list[str]:
-    """The names of the shipped recipes, such as `cifar10/resnet56-resnet8-kd`."""
+    """The names of all shipped recipes: `cifar10/resnet56-resnet8-kd`, and `cifar100/resnet56-resnet20/dkd`."""
+    return sorted([*single(), *(name for found in matrices() for name in found.names())])
+
+
+def single() -> list[str]:
+    """The names of the shipped recipes that are a file of their own."""
     folder = shipped()
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    files = (path for path in folder.rglob("*.yaml") if path.name != matrix.FILE)
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+
+
+def matrices() -> list[Matrix]:
+    """The files that stand for many recipes each."""
+    return matrix.find(shipped())
 
 
 def about(name: str) -> str:
     """The recipe's own sentence about itself."""
     from kdeploy.recipe.loading import read_yaml
 
+    for found in matrices():
+        if name in found.names():
+            return found.describe(name)
     content, _ = read_yaml(find(name))
     return str(content.get("about", ""))
 
 
-def find(reference: str) -> Path:
-    """The file of a recipe: a path, or the name of a shipped one. Raises UserError where it is neither."""
+def find(reference: str) -> RecipeFile:
+    """A recipe by its path, or by the name of a shipped one. Raises UserError where it is neither."""
     path = Path(reference)
     if path.is_file():
         return path.resolve()
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"There is no recipe file {reference}. `kdeploy recipes` lists the shipped ones.")
-    if reference not in names():
-        raise UserError(
-            f"There is no recipe {reference!r}, neither a file nor a shipped one.{nearest(reference, names())}"
-        )
-    return shipped() / f"{reference}.yaml"
+    if reference in single():
+        return shipped() / f"{reference}.yaml"
+    for found in matrices():
+        if reference in found.names():
+            return found.cell(reference)
+        if reference.startswith(f"{found.folder}/"):
+            raise UserError(found.refusal(reference))
+    close = difflib.get_close_matches(reference, names(), n=1)
+    choices = close or [*single(), *(found.pattern for found in matrices())]
+    raise UserError(f"There is no recipe {reference!r}, neither a file nor a shipped one.{nearest(reference, choices)}")

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from kdeploy.errors import UserError, nearest
 from kdeploy.plugins import is_subclass
 from kdeploy.recipe import checks
-from kdeploy.recipe.catalogue import find
+from kdeploy.recipe.catalogue import RecipeFile, find
 from kdeploy.recipe.schema import Recipe
 
 Location = tuple[str | int, ...]
@@ -69,7 +69,7 @@ def dump(recipe: Recipe) -> str:
     return text
 
 
-def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
+def read_yaml(file: RecipeFile) -> tuple[dict[str, Any], Place]:
     """The content of a YAML file as plain data, and where each value was written."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -89,7 +89,9 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
     return content, places
 
 
-def _note_lines(node: yaml.Node | None, at: Location, file: Path, places: dict[Location, str], seen: set[int]) -> None:
+def _note_lines(
+    node: yaml.Node | None, at: Location, file: RecipeFile, places: dict[Location, str], seen: set[int]
+) -> None:
     """Note the line of each key and entry; a part that `*alias` repeats is noted at its first place only."""
     if node is None or id(node) in seen:
         return
@@ -174,7 +176,7 @@ def _index(target: list[Any], key: str, override: str) -> int:
     return int(key)
 
 
-def _place(location: Location, places: Place, file: Path) -> str:
+def _place(location: Location, places: Place, file: RecipeFile) -> str:
     """The closest written place of a location: its own, that of what lies in it, or that of what it lies in."""
     inside = [place for place in places if location and place[: len(location)] == location]
     around = [location[:length] for length in range(len(location) - 1, 0, -1)]
@@ -182,7 +184,7 @@ def _place(location: Location, places: Place, file: Path) -> str:
     return str(file) if found is None else places[found]
 
 
-def _explain(error: ValidationError, places: Place, file: Path) -> str:
+def _explain(error: ValidationError, places: Place, file: RecipeFile) -> str:
     """One sentence for each place where something is wrong, with the nearest valid name."""
     wrong: dict[Location, list[ErrorDetails]] = {}
     for problem in error.errors():
