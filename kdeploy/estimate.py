@@ -49,26 +49,22 @@ class Plan(BaseModel):
     downloads: str | None
 
 
-def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str) -> Plan:
+def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str, *, fresh: bool = False) -> Plan:
     """Plan a run: time a few training steps of each network here, and count the rest.
 
     Nothing is downloaded and nothing is written. With several seeds the teacher is counted once where it
-    keeps a seed of its own.
+    keeps a seed of its own. Raises a UserError where the run itself would be refused in this folder.
     """
     splits, downloads = _data(recipe)
     timed = _Timing(recipe, splits, device)
-    steps = [
-        _step(
-            stage,
-            _recorded(folder / f"seed-{seed}" if seeds else folder),
-            timed,
-            recipe,
-            f"seed {seed}: " if seeds else "",
-        )
-        for number, seed in enumerate(seeds or [recipe.seed])
-        for stage in pipeline.plan(recipe)
-        if number == 0 or not (stage.name == "networks/teacher" and recipe.teacher.seed is not None)
-    ]
+    steps = []
+    for number, seed in enumerate(seeds or [recipe.seed]):
+        own = recipe.model_copy(update={"seed": seed})
+        done = _recorded(own, folder / f"seed-{seed}" if seeds else folder, fresh)
+        for stage in pipeline.plan(own):
+            shared = stage.name == "networks/teacher" and recipe.teacher.seed is not None
+            if number == 0 or not shared:
+                steps.append(_step(stage, done, timed, recipe, f"seed {seed}: " if seeds else ""))
     known = [step.seconds for step in steps if step.seconds is not None]
     return Plan(
         steps=tuple(steps),
@@ -89,8 +85,9 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
         raise
 
 
-def _recorded(folder: Path) -> set[str]:
-    return set(RunRecord.read(folder).stages) if (folder / RECORD).is_file() else set()
+def _recorded(recipe: Recipe, folder: Path, fresh: bool) -> set[str]:
+    pipeline.check_folder(recipe, folder, fresh=fresh)
+    return set(RunRecord.read(folder).stages) if (folder / RECORD).is_file() and not fresh else set()
 
 
 def _step(stage: object, done: set[str], timed: _Timing, recipe: Recipe, prefix: str) -> Step:

@@ -9,10 +9,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from kdeploy import artifacts, events
 from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
+from kdeploy.recipe.loading import read_yaml
 from kdeploy.recipe.schema import Recipe
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
@@ -83,18 +86,24 @@ def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool 
     A folder that holds a run of another recipe is a UserError that shows the difference; `fresh` removes
     the old run first. A folder that holds something else is never touched.
     """
-    resolved = recipes.dump(recipe)
+    check_folder(recipe, folder, fresh=fresh)
     if fresh and (folder / RECORD).is_file():
         shutil.rmtree(folder)
     if (folder / RECORD).is_file():
-        _require_same(folder, resolved)
         return Run(recipe, folder, RunRecord.read(folder), device)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and is not a run. Choose another place with --out DIR.")
-    artifacts.write_text(folder / RECIPE, resolved)
     record = RunRecord.new(recipe.name, recipe.seed)
+    artifacts.write_text(folder / RECIPE, recipes.dump(recipe))
     record.write(folder)
     return Run(recipe, folder, record, device)
+
+
+def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
+    """Raise a UserError where `open_run` would; nothing is touched."""
+    if (folder / RECORD).is_file():
+        if not fresh:
+            _require_same(folder, recipe)
+    elif folder.exists() and (not folder.is_dir() or any(path.name != RECIPE for path in folder.iterdir())):
+        raise UserError(f"{folder} is there already and is not a run. Choose another place with --out DIR.")
 
 
 def reopen(folder: Path, *, device: str = "auto") -> Run:
@@ -122,11 +131,18 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
         run.record.enter(stage.name, inputs, outputs, run.folder, started)
 
 
-def _require_same(folder: Path, resolved: str) -> None:
-    old = (folder / RECIPE).read_text(encoding="utf-8")
-    if old == resolved:
+def _require_same(folder: Path, recipe: Recipe) -> None:
+    """What a recipe says about itself may change, and a newer kdeploy may know more fields than the run did."""
+    content, _ = read_yaml(folder / RECIPE)
+    wanted = recipe.model_copy(update={"about": content.get("about", "")})
+    try:
+        old = recipes.dump(Recipe.model_validate(content))
+    except ValidationError:
+        old = (folder / RECIPE).read_text(encoding="utf-8")
+    new = recipes.dump(wanted)
+    if old == new:
         return
-    lines = difflib.unified_diff(old.splitlines(), resolved.splitlines(), "the run", "this recipe", lineterm="", n=1)
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "the run", "this recipe", lineterm="", n=1)
     raise UserError(
         f"{folder} holds a run of another recipe:\n"
         + "\n".join(line for line in lines if not line.startswith("@@"))

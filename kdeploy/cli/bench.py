@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +16,21 @@ from kdeploy.cli.verbs import register as _register
 def bench(
     artifacts: Annotated[
         list[Path],
-        typer.Argument(metavar="ARTIFACT...", help="A run, an engine folder, a bundle (.kdz), or an ONNX file."),
+        typer.Argument(metavar="ARTIFACT", help="A run, an engine folder, a bundle (.kdz), or an ONNX file."),
     ],
-    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch size; may be repeated.")] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--batch", metavar="N", min=1, help="A batch size beside 1; may be repeated.", show_default="1 alone"
+        ),
+    ] = None,
     threads: options.ThreadsOption = 1,
-    min_time: Annotated[float, typer.Option("--min-time", min=0.01, help="Seconds a batch size, at least.")] = 10.0,
-    min_count: Annotated[int, typer.Option("--min-count", min=1, help="Single calls, at least; p99 wants 662.")] = 662,
+    min_time: Annotated[
+        float, typer.Option("--min-time", metavar="SECONDS", min=0.01, help="For each batch size, at least.")
+    ] = 10.0,
+    min_count: Annotated[
+        int, typer.Option("--min-count", metavar="N", min=1, help="Single calls, at least; p99 wants 662.")
+    ] = 662,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Keep the raw samples here, one JSON an artefact.")
     ] = None,
@@ -30,28 +41,24 @@ def bench(
     Engines of a run are measured on its test images; what comes without data gets random inputs, and its
     accuracy is shown as not measured.
 
-    Example: kdeploy bench runs/quickstart --batch 1 --batch 8
+    Example: kdeploy bench runs/quickstart --batch 8
     """
     from kdeploy import artifacts as files
-    from kdeploy.bench.artifacts import resolve
     from kdeploy.bench.measure import measure
     from kdeploy.cli.output import emit, talking
     from kdeploy.recipe.schema import BenchSpec
     from kdeploy.report.rows import rows_from
     from kdeploy.report.terminal import ResultTable
 
-    spec = BenchSpec(
-        batch=tuple(dict.fromkeys([1, *(batch or [])])), threads=threads, min_time_s=min_time, min_count=min_count
-    )
+    batches = tuple(dict.fromkeys([1, *(batch or [])]))
+    spec = BenchSpec(batch=batches, threads=threads, min_time_s=min_time, min_count=min_count)
     with talking():
         measured = []
-        for artifact in artifacts:
-            data = _test_images(artifact)
-            for found in resolve(artifact):
-                result = measure(found.path, name=found.name, role=found.role, spec=spec, data=data)
-                measured.append(result)
-                if out is not None:
-                    files.write_json(out / f"{found.name}.json", result.model_dump(mode="json"))
+        for found, data in _everything(artifacts):
+            result = measure(found.path, name=found.name, role=found.role, spec=spec, data=data)
+            measured.append(result)
+            if out is not None:
+                files.write_json(out / f"{found.name}.json", result.model_dump(mode="json"))
     rows = rows_from(measured, baseline=measured[0].name)
     payload = {
         "schema_version": 1,
@@ -63,6 +70,18 @@ def bench(
 
 def register(app: typer.Typer) -> None:
     _register(app, bench, "bench")
+
+
+def _everything(artifacts: list[Path]) -> list[tuple[options.Artifact, options.ImageSet | None]]:
+    """What is measured, and on which images; what several runs have is named after the run as well."""
+    from kdeploy.bench.artifacts import resolve
+
+    found = [(path, one, data) for path in artifacts for data in [_test_images(path)] for one in resolve(path)]
+    count = Counter(one.name for _, one, _ in found)
+    return [
+        (one if count[one.name] == 1 else replace(one, name=f"{path.resolve().name}-{one.name}", role="file"), data)
+        for path, one, data in found
+    ]
 
 
 def _test_images(artifact: Path) -> options.ImageSet | None:

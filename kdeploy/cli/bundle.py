@@ -15,7 +15,12 @@ def bundle(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with built engines.")],
     engine: Annotated[
         str | None,
-        typer.Option("--engine", metavar="ROW", help="Which engine, such as student-onnxruntime-int8; default: auto."),
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help="Which one, such as student-onnxruntime-int8.",
+            show_default="the fastest that holds the gates",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where to write it.", show_default="RUN/<name>.kdz")
@@ -24,31 +29,35 @@ def bundle(
 ) -> None:
     """Pack an engine with its class names, preprocessing and provenance into one .kdz file.
 
-    Without --engine: the fastest that holds the gates.
-
     Example: kdeploy bundle runs/quickstart --engine student-onnxruntime-float32
     """
     from kdeploy import bundle as room
     from kdeploy import pipeline
     from kdeploy.cli.output import emit, talking
-    from kdeploy.cli.tables import plain_table
+    from kdeploy.cli.tables import facts
     from kdeploy.errors import UserError, nearest
     from kdeploy.report import figures
     from kdeploy.stages import bundle as stage
+    from kdeploy.stages.bench import measurements
 
     with talking():
         opened = pipeline.reopen(run)
-        built = [path.name for path in sorted((run / "engines").glob("*")) if "pytorch" not in path.name]
-        if engine is not None and engine not in built:
-            raise UserError(f"{run} has no engine {engine!r}.{nearest(engine, built)}")
+        built = [path.parent.name for path in sorted((run / "engines").glob("*/manifest.json"))]
+        shippable = [name for name in built if not name.endswith("pytorch")]
+        if not shippable:
+            raise UserError(f"{run} has no engine to pack yet. Type: kdeploy export {run}")
+        if engine is not None and engine not in shippable:
+            raise UserError(f"{run} has no engine {engine!r}.{nearest(engine, shippable)}")
+        if engine is None and not measurements(run):
+            raise UserError(f"{run} is not measured: choose an engine with --engine: {', '.join(shippable)}.")
         row = engine or stage.choose(opened)
         target = out or run / f"{opened.recipe.name}.kdz"
         info = room.pack(
             run / "engines" / row, target, name=opened.recipe.name, provenance=stage.provenance(opened, row)
         )
     payload = {"schema_version": 1, "bundle": str(target), **info.model_dump(mode="json", exclude={"schema_version"})}
-    rows = [("bundle", str(target)), ("engine", row), ("size", figures.size(target.stat().st_size))]
-    emit(json_, payload, plain_table(("", ""), rows))
+    lines = [("bundle", str(target)), ("engine", row), ("size", figures.size(target.stat().st_size))]
+    emit(json_, payload, facts(lines))
 
 
 def register(app: typer.Typer) -> None:

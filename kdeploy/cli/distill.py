@@ -24,18 +24,18 @@ def distill(
 
     Example: kdeploy distill quickstart --out runs/try
     """
-    from kdeploy import events, pipeline
+    from kdeploy import pipeline
     from kdeploy import recipe as recipes
+    from kdeploy.cli.execution import carry_out, require_device
     from kdeploy.cli.output import emit, talking
     from kdeploy.cli.tables import networks_table
-    from kdeploy.runlog import RunLog
 
     loaded = recipes.load(recipe, set_ or ())
     folder = out or Path("runs") / loaded.name
     with talking():
-        opened = pipeline.open_run(loaded, folder, device=device, fresh=fresh)
-        with events.listening(RunLog(folder)):
-            pipeline.execute(opened, pipeline.training(loaded))
+        require_device(device, "kdeploy distill")
+        stages = pipeline.training(loaded)
+        carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh), stages)
     payload, table = networks_table(folder)
     emit(json_, payload, table)
 

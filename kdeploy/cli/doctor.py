@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from kdeploy.cli import options
 from kdeploy.cli.verbs import register as _register
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kdeploy.machine.doctor import Diagnosis
 
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "red")}
 
@@ -15,23 +22,34 @@ def doctor(json_: options.JsonOption = None) -> None:
 
     Example: kdeploy doctor
     """
-    from rich.text import Text
-
     from kdeploy.cli.output import emit, talking
     from kdeploy.machine.doctor import examine
 
     with talking():
         diagnosis = examine()
-    text = Text()
-    for finding in diagnosis.findings:
-        mark, color = _MARKS[finding.level]
-        text.append(f"{mark} ", style=color).append(finding.what, style="bold").append(f"  {finding.detail}\n")
-        if finding.fix:
-            text.append(f"  → {finding.fix}\n", style="cyan")
-    count = len(diagnosis.problems)
-    text.append(f"\n{count} problem{'s' if count != 1 else ''}" if count else "\nNothing stands in the way.")
-    emit(json_, diagnosis.model_dump(mode="json"), text)
+    emit(json_, diagnosis.model_dump(mode="json"), _listed(diagnosis))
 
 
 def register(app: typer.Typer) -> None:
     _register(app, doctor, "doctor")
+
+
+def _listed(diagnosis: Diagnosis) -> RenderableType:
+    """A mark, what was looked at, and what was found, with the command that mends it below."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for finding in diagnosis.findings:
+        detail = Text(finding.detail)
+        if finding.fix:
+            detail.append(f"\n→ {finding.fix}", style="cyan")
+        mark, color = _MARKS[finding.level]
+        table.add_row(Text(mark, style=color), finding.what, detail)
+    count = len(diagnosis.problems)
+    verdict = f"{count} problem{'s' if count != 1 else ''}." if count else "Nothing stands in the way."
+    return Group(table, Text(f"\n{verdict}"))

@@ -1,28 +1,32 @@
 """The command line: wires the verbs and turns errors into exit statuses. One verb a file; no logic here.
 
 Exit status: 0 done; 1 a bug of ours; 2 the user can fix it; 3 a gate did not hold; 4 a measurement is
-invalid and --strict was asked for; 5 an engine, device or target is not available; 130 interrupted.
+invalid and --strict was asked for; 5 an engine, device or target is not available; 130 interrupted
+(143 and 129 where it was a signal that asked: SIGTERM, SIGHUP).
 """
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from kdeploy import __version__
 from kdeploy.cli import bench, bundle, distill, doctor, export, methods, models, predict, recipes, report, run, runs
-from kdeploy.cli.verbs import Interrupted
+from kdeploy.cli.verbs import Interrupted, Verbs
 from kdeploy.errors import KdeployError
 
 _BUGS = "https://github.com/kdeploy/kdeploy/issues"
-_INTERRUPTED = 130
 
 app = typer.Typer(
     name="kdeploy",
+    cls=Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,7 +53,15 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit with the status that fits."""
+    for asked_to_end in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(asked_to_end) is signal.SIG_DFL:  # nohup has it ignored, and that is to stay
+            signal.signal(asked_to_end, _end)
     sys.exit(_run())
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as on Ctrl-C, so that child processes end and temporary files go."""
+    raise Interrupted(128 + number)
 
 
 def _run() -> int:
@@ -60,14 +72,12 @@ def _run() -> int:
     except KdeployError as error:
         _say(f"kdeploy: {error}")
         return error.exit_status
-    except (Interrupted, KeyboardInterrupt):
+    except Interrupted as interrupted:
         _say(f"\nkdeploy: interrupted. To go on: {_again()}")
-        return _INTERRUPTED
-    except BrokenPipeError:
-        return 0
+        return interrupted.exit_status
     except Exception:
-        traceback.print_exc()
-        _say(f"\nkdeploy: this is a bug of ours. Please report it with the lines above: {_BUGS}")
+        _say(traceback.format_exc())
+        _say(f"kdeploy: this is a bug of ours. Please report it with the lines above: {_BUGS}")
         return 1
     return 0
 
@@ -78,7 +88,10 @@ def _again() -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - the last word, also when Rich cannot be loaded
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the last word, also when Rich cannot be loaded
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # or Python complains when it ends
 
 
 if __name__ == "__main__":

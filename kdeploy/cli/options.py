@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 
-def _complete_recipe(incomplete: str) -> list[str]:
+def complete_recipe(incomplete: str) -> list[str]:
+    """The shipped recipes, for the shell; it goes on to files by itself where none begins like this."""
     from kdeploy.recipe.catalogue import names
 
     return [name for name in names() if name.startswith(incomplete)]
+
+
+def _complete_device(incomplete: str) -> list[str]:
+    return [device for device in ("auto", "cpu", "cuda", "mps") if device.startswith(incomplete)]
 
 
 RecipeArgument = Annotated[
@@ -19,7 +24,7 @@ RecipeArgument = Annotated[
     typer.Argument(
         metavar="RECIPE",
         help="A recipe file, or the name of a shipped one (`kdeploy recipes`).",
-        autocompletion=_complete_recipe,
+        autocompletion=complete_recipe,
     ),
 ]
 SetOption = Annotated[
@@ -29,23 +34,32 @@ SetOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where the run goes.", show_default="runs/<name>")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps: where to train.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to train: auto, cpu, cuda, cuda:N or mps.",
+        autocompletion=_complete_device,
+    ),
+]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the old run of this folder and start again.")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan with an estimate of time, disk and downloads; do nothing.")
 ]
 SeedsOption = Annotated[
     str | None,
-    typer.Option("--seeds", metavar="0,1,2", help="Run these seeds, and show their mean with its interval."),
+    typer.Option("--seeds", metavar="0,1,2", help="Run these seeds, and show their means with intervals."),
 ]
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output, then only JSON."),
 ]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads an inference may use.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads that an inference may use.")]
 
 
 if TYPE_CHECKING:  # for annotations alone: the rooms are imported inside the verbs
+    from kdeploy.bench.artifacts import Artifact as Artifact
     from kdeploy.recipe.schema import Recipe as Recipe
     from kdeploy.results import RunResults as RunResults
     from kdeploy.sources.base import ImageSet as ImageSet

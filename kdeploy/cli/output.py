@@ -11,7 +11,10 @@ from typing import Any
 from rich.console import RenderableType
 
 from kdeploy import artifacts, events
-from kdeploy.cli.console import Terminal, stdout
+from kdeploy.cli.console import Terminal, stderr, stdout
+
+ONLY_JSON = "-"
+"""The value of `--json` that leaves nothing but JSON on standard output."""
 
 
 @contextmanager
@@ -22,13 +25,27 @@ def talking() -> Iterator[None]:
 
 
 def emit(target: str | None, payload: dict[str, Any], table: RenderableType) -> None:
-    """Print `table`, or with `--json FILE` write `payload` there; `-` prints the JSON and nothing else.
+    """Print `table`, or with `--json FILE` write `payload` there as well; `-` prints the JSON and nothing else.
 
-    payload: JSON-able, with `schema_version`.
+    payload: JSON-able, with `schema_version`; SCHEMAS.md says what is in it. table: a string is printed as it is.
     """
-    if target == "-":
-        print(json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201 - machine-readable
+    if target == ONLY_JSON:
+        write(json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False))
         return
     if target is not None:
         artifacts.write_json(Path(target), payload)
-    stdout.print(table)
+    if isinstance(table, str):
+        write(table)
+    else:
+        stdout.print(table)
+
+
+def add(target: str | None, text: str) -> None:
+    """Print lines below the table; with `--json -` they go to standard error."""
+    console = stderr if target == ONLY_JSON else stdout
+    console.print(f"\n{text}", markup=False, soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """Print text as it is: no folding, no colours."""
+    stdout.out(text, highlight=False)

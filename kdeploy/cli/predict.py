@@ -13,13 +13,13 @@ from kdeploy.cli.verbs import register as _register
 
 def predict(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .kdz file.")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Picture files.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Picture files.")],
     threads: options.ThreadsOption = 1,
     json_: options.JsonOption = None,
 ) -> None:
     """Classify pictures with a bundle; needs no torch.
 
-    Example: kdeploy predict runs/quickstart/quickstart.kdz runs/quickstart/digit-7.png
+    Example: kdeploy predict quickstart.kdz digit-7.png
     """
     from kdeploy.cli.output import emit, talking
     from kdeploy.cli.tables import plain_table
@@ -44,8 +44,8 @@ def predict(
         (
             str(one.path),
             one.class_name,
-            f"{one.probability:.1%}",
-            ", ".join(f"{name} {p:.1%}" for name, p in one.top[1:3]),
+            f"{100 * one.probability:.1f} %",
+            ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in one.top[1:3]),
         )
         for one in found
     ]

@@ -11,7 +11,10 @@ from kdeploy.cli.verbs import register as _register
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this recipe.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Print this recipe.", autocompletion=options.complete_recipe),
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
     json_: options.JsonOption = None,
 ) -> None:
@@ -19,22 +22,26 @@ def recipes(
 
     Example: kdeploy recipes quickstart > mine.yaml
     """
-    from kdeploy.cli.output import emit
-    from kdeploy.cli.tables import plain_table
+    import json
+
+    from kdeploy.cli.output import emit, write
+    from kdeploy.cli.recipe_list import listing
+    from kdeploy.errors import UserError
     from kdeploy.recipe import catalogue
+    from kdeploy.recipe.loading import read_yaml
+    from kdeploy.recipe.schema import Recipe
 
     if schema:
-        import json
-
-        from kdeploy.recipe.schema import Recipe
-
-        typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
-    elif name is not None:
-        typer.echo(catalogue.find(name).read_text(encoding="utf-8"), nl=False)
+        if name is not None or json_ is not None:
+            raise UserError("--schema prints the schema of all recipes, as JSON already: leave out NAME and --json.")
+        write(json.dumps(Recipe.model_json_schema(), indent=2))
+    elif name is None:
+        emit(json_, *listing())
     else:
-        found = [(name, catalogue.about(name)) for name in catalogue.names()]
-        payload = {"schema_version": 1, "recipes": [{"name": name, "about": about} for name, about in found]}
-        emit(json_, payload, plain_table(("recipe", "what it shows"), found))
+        file = catalogue.find(name)
+        content, _ = read_yaml(file)
+        text = file.read_text(encoding="utf-8").rstrip("\n")
+        emit(json_, {"schema_version": 1, "name": name, "recipe": content}, text)
 
 
 def register(app: typer.Typer) -> None:

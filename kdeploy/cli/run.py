@@ -28,19 +28,22 @@ def run(
     Example: kdeploy run quickstart --set distill.epochs=5
     """
     from kdeploy import recipe as recipes
+    from kdeploy.cli.execution import require_device
     from kdeploy.cli.output import talking
 
     loaded = recipes.load(recipe, set_ or ())
     folder = out or Path("runs") / loaded.name
+    numbers = _numbers(seeds)
     with talking():
+        require_device(device, "kdeploy run")
         if dry_run:
             from kdeploy.cli.planning import show_plan
 
-            show_plan(loaded, folder, _numbers(seeds), device, json_)
-        elif seeds is None:
-            _one(loaded, folder, device, fresh, json_)
+            show_plan(loaded, folder, numbers, device, fresh, json_)
+        elif numbers:
+            _several(loaded, folder, numbers, device, fresh, json_)
         else:
-            _several(loaded, folder, _numbers(seeds), device, fresh, json_)
+            _one(loaded, folder, device, fresh, json_)
 
 
 def register(app: typer.Typer) -> None:
@@ -62,73 +65,75 @@ def _numbers(seeds: str | None) -> list[int]:
 
 
 def _one(loaded: options.Recipe, folder: Path, device: str, fresh: bool, json_: str | None) -> None:
-    from kdeploy import results
+    from kdeploy import pipeline, results
+    from kdeploy.cli.execution import carry_out
     from kdeploy.cli.output import emit
     from kdeploy.report.terminal import ResultTable
 
-    _execute(loaded, folder, device, fresh, [])
+    stages = pipeline.plan(loaded)
+    carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh), stages)
     found = results.read(folder)
     emit(json_, found.to_json(), ResultTable(found.rows))
-    _closing_lines(found, quiet=json_ == "-")
+    _closing_lines(found, found.report, json_)
     _require_gates([found])
 
 
 def _several(
     loaded: options.Recipe, folder: Path, seeds: list[int], device: str, fresh: bool, json_: str | None
 ) -> None:
-    from kdeploy import artifacts, events, results
+    """A run folder for each seed, all of them opened before the first is trained, and their means."""
+    from kdeploy import artifacts, events, pipeline, results
+    from kdeploy.cli.execution import carry_out
     from kdeploy.cli.output import emit
+    from kdeploy.errors import UserError
+    from kdeploy.provenance import RECORD
+    from kdeploy.report.html import write_report
     from kdeploy.report.seeds import aggregate
     from kdeploy.report.terminal import AggregateTable
 
+    if (folder / RECORD).is_file():
+        raise UserError(f"{folder} holds a single run. Choose another place for several seeds with --out DIR.")
+    recipes = [loaded.model_copy(update={"seed": seed}) for seed in seeds]
+    plans = [pipeline.plan(recipe) for recipe in recipes]
     folders = [folder / f"seed-{seed}" for seed in seeds]
-    for seed, at in zip(seeds, folders, strict=True):
-        events.say(f"seed {seed}: {at}")
-        _execute(loaded.model_copy(update={"seed": seed}), at, device, fresh, folders)
+    opened = [
+        pipeline.open_run(recipe, at, device=device, fresh=fresh) for recipe, at in zip(recipes, folders, strict=True)
+    ]
+    for seed, run_, stages in zip(seeds, opened, plans, strict=True):
+        events.say(f"seed {seed}: {run_.folder}")
+        carry_out(run_, stages, folders)
     runs = [results.read(at) for at in folders]
     summary = results.seeds_to_json(runs)
     artifacts.write_json(folder / "summary.json", summary)
+    report = folder / "report.html"
+    write_report(report, results.report_data(folders[0], runs))
     emit(json_, summary, AggregateTable(aggregate([run.rows for run in runs])))
-    if json_ != "-":
-        _gain_line(runs)
-    _closing_lines(runs[0], quiet=json_ == "-")
+    _gain_line(runs, json_)
+    _closing_lines(runs[0], report, json_)
     _require_gates(runs)
 
 
-def _execute(loaded: options.Recipe, folder: Path, device: str, fresh: bool, siblings: list[Path]) -> None:
-    from kdeploy import events, pipeline
-    from kdeploy.runlog import RunLog
-
-    opened = pipeline.open_run(loaded, folder, device=device, fresh=fresh)
-    with events.listening(RunLog(folder)):
-        pipeline.execute(opened, pipeline.plan(loaded), siblings)
-
-
-def _closing_lines(found: options.RunResults, *, quiet: bool) -> None:
+def _closing_lines(found: options.RunResults, report: Path, json_: str | None) -> None:
     """The paths of report and bundle, and the line that runs the bundle."""
-    from kdeploy.cli.console import stderr, stdout
+    from kdeploy.cli.output import add
 
-    console = stderr if quiet else stdout
-    lines = [f"report  {found.report}"]
+    lines = [f"report  {report}"]
     if found.bundle.exists():
         lines.append(f"bundle  {found.bundle}")
     if found.bundle.exists() and found.samples:
         lines += ["", "Try it:  " + shlex.join(["kdeploy", "predict", str(found.bundle), str(found.samples[-1])])]
-    console.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
+    add(json_, "\n".join(lines))
 
 
-def _gain_line(runs: list[options.RunResults]) -> None:
+def _gain_line(runs: list[options.RunResults], json_: str | None) -> None:
     from kdeploy import results
-    from kdeploy.cli.console import stdout
+    from kdeploy.cli.output import add
 
     gain = results.gain_over_alone(runs)
-    if gain is None or gain.low is None or gain.high is None:
-        return
-    interval = f"95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
-    stdout.print(
-        f"\ndistilled over alone: {100 * gain.value:+.2f} points, {interval}, {gain.seeds} seeds, paired by seed",
-        markup=False,
-    )
+    if gain is not None and gain.low is not None and gain.high is not None:
+        interval = f"95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
+        gained = f"{100 * gain.value:+.2f} points, {interval}, {gain.seeds} seeds, paired by seed"
+        add(json_, f"distilled over alone: {gained}")
 
 
 def _require_gates(runs: list[options.RunResults]) -> None:

@@ -8,18 +8,37 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 Listing = tuple[dict[str, Any], Table]
 
 
-def plain_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Table:
+def plain_table(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:
     """A table without lines between the rows; the columns named in `right` are aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Table:
+    """Names and values, one below the other."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def entry(text: str, *details: str) -> Text:
+    """A cell with a line of text and, below it, lines of details."""
+    cell = Text(text)
+    for detail in filter(None, details):
+        cell.append(f"\n{detail}", style="dim")
+    return cell
 
 
 def networks_table(folder: Path) -> Listing:
@@ -44,7 +63,7 @@ def networks_table(folder: Path) -> Listing:
                 "weights": str(path),
             }
         )
-    titles = ("network", "model", "parameters", "last epoch", "epoch chosen on validation", "agrees with teacher")
+    titles = ("network", "model", "parameters", "last epoch", "chosen epoch", "agrees")
     rows = [
         (
             network["role"],
@@ -57,23 +76,31 @@ def networks_table(folder: Path) -> Listing:
         for network in networks
     ]
     table = plain_table(titles, rows, right=titles[2:])
-    table.caption = f"Accuracy on validation. Weights under {folder / 'networks'}"
-    table.caption_justify = "left"
+    _caption(
+        table,
+        "Accuracy on validation, which chose the epoch; agrees: share of it on which the teacher says the same. "
+        f"Weights: {folder / 'networks'}/<network>/<network>.safetensors",
+    )
     return {"schema_version": 1, "run": str(folder), "networks": networks}, table
 
 
 def _epoch(history: dict[str, Any] | None, kind: str) -> str:
     if history is None:
         return "not trained here"
-    return f"{_share(history[kind]['validation_accuracy'])} (epoch {history[kind]['epoch'] + 1})"
+    return f"{_share(history[kind]['validation_accuracy'])} ({history[kind]['epoch'] + 1})"
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _caption(table: Table, text: str) -> None:
+    table.caption = Text(text)
+    table.caption_justify = "left"
 
 
 def files_table(written: Sequence[Path]) -> Listing:
-    """ONNX files with their size and parity."""
+    """ONNX files, all of one folder, with their size and parity."""
     from kdeploy import artifacts, parity
     from kdeploy.report import figures
 
@@ -84,6 +111,12 @@ def files_table(written: Sequence[Path]) -> Listing:
         verdict = "holds" if record.passed else "FAILED"
         difference = "-" if record.relative_difference is None else f"{record.relative_difference:.1e}"
         agreement = _share(record.top1_agreement)
-        rows.append((str(path), figures.size(path.stat().st_size), verdict, difference, agreement, str(record.samples)))
-    titles = ("file", "size", "parity", "largest difference", "same class", "inputs")
-    return {"schema_version": 1, "files": files}, plain_table(titles, rows, right=titles[3:])
+        rows.append((path.name, figures.size(path.stat().st_size), verdict, difference, agreement, str(record.samples)))
+    titles = ("file", "size", "parity", "differs by", "same class", "inputs")
+    table = plain_table(titles, rows, right=("size", *titles[3:]))
+    _caption(
+        table,
+        f"In {written[0].parent}. Parity: ONNX Runtime against torch, int8 against float32; "
+        "the largest difference as a share of the outputs' scale.",
+    )
+    return {"schema_version": 1, "files": files}, table

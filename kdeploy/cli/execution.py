@@ -1,0 +1,37 @@
+"""What verbs share that do heavy work: is torch here, is the device, and stages done in a run folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdeploy.errors import missing_extra
+
+if TYPE_CHECKING:
+    from kdeploy.stages.base import Run, Stage
+
+
+def require_torch(verb: str) -> None:
+    """Raise, with the command that installs it, where torch is not to be had."""
+    if importlib.util.find_spec("torch") is None:
+        raise missing_extra("torch", "train", verb)
+
+
+def require_device(device: str, verb: str) -> None:
+    """Raise, before a folder is made, where this machine lacks torch or the device asked for."""
+    require_torch(verb)
+    if device != "auto":
+        from kdeploy.training.setup import choose_device
+
+        choose_device(device)
+
+
+def carry_out(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) -> None:
+    """Do the stages that are not done yet, with a log of what was said."""
+    from kdeploy import events, pipeline
+    from kdeploy.runlog import RunLog
+
+    with events.listening(RunLog(run.folder)):
+        pipeline.execute(run, stages, siblings)
