@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from kdeploy import artifacts, events
 
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
+_DAMAGE = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What a damaged state, or one of another network, makes readers stumble over."""
 
 
 class Progress:
@@ -56,23 +68,34 @@ class Progress:
             return []
         begin = copy.deepcopy((self.network.state_dict(), self.objective.state_dict(), self.optimizer.state_dict()))
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            self._restore(content["network"], content["objective"], content["optimizer"])
-            torch.set_rng_state(content["torch_rng"])
-            if content["cuda_rng"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(content["cuda_rng"])
-            self.chosen = content["chosen"]
+            content = _read(self.path)
             history: list[dict[str, Any]] = content["history"]
-        except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            chosen = content["chosen"]
+            self._restore(content["network"], content["objective"], content["optimizer"])
+        except _DAMAGE as error:
             events.warn(f"{self.path} is damaged ({type(error).__name__}); this training starts again.")
             self._restore(*begin)
             return []
+        self.chosen = chosen
+        torch.set_rng_state(content["torch_rng"])
+        if content["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["cuda_rng"])
         return history
 
     def _restore(self, network: dict[str, Any], objective: dict[str, Any], optimizer: dict[str, Any]) -> None:
         self.network.load_state_dict(network)
         self.objective.load_state_dict(objective)
         self.optimizer.load_state_dict(optimizer)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A state that is whole: torch itself does not look at the checksums of its file."""
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(broken)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
 
 
 def clear(folder: Path) -> None:
