@@ -29,7 +29,7 @@ def recipe(
         {
             "name": "tiny",
             "data": DATA,
-            "teacher": {**NETWORK, "train": {**TRAIN, "epochs": 4}, **(teacher or {})},
+            "teacher": {**NETWORK, "width": 0.5, "train": {**TRAIN, "epochs": 12, "lr": 0.1}, **(teacher or {})},
             "student": NETWORK,
             "distill": {**TRAIN, **(distill or {})},
             **more,
