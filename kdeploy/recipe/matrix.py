@@ -76,7 +76,12 @@ class Matrix:
         return reasons
 
     def names(self) -> list[str]:
-        return [f"{self.folder}/{pair}/{method}" for pair in self.pairs for method in self.methods]
+        return [
+            f"{self.folder}/{pair}/{method}"
+            for pair in self.pairs
+            for method in self.methods
+            if self._hindrance(pair, method) is None
+        ]
 
     def describe(self, name: str) -> str:
         """What the recipe of this name says of itself."""
@@ -129,9 +134,16 @@ class Matrix:
         if not method:
             example = f"{self.folder}/{pair}/{self.methods[0]}"
             return f"{reference!r} names a pair of networks, not a recipe: add a method, such as {example}."
-        if method in self.elsewhere:
-            return f"There is no recipe {reference!r} for {method}: {self.elsewhere[method]}."
+        if (reason := self._hindrance(pair, method)) is not None:
+            return f"There is no recipe {reference!r}: {reason}."
         return f"There is no recipe for {method!r} in {self.folder}/{pair}.{_closest(method, self.methods)}"
+
+    def _hindrance(self, pair: str, method: str) -> str | None:
+        """Why there is no recipe of this method for this pair; None where there is one, or no such method."""
+        if method in self.elsewhere:
+            return self.elsewhere[method]
+        hindrance: str | None = self._content["methods"].get(method, {}).get("not_for", {}).get(pair)
+        return hindrance
 
     def _distill(self, pair: str, student: str, method: str) -> dict[str, Any]:
         chosen = self._content["methods"][method]
