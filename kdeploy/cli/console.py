@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, ConsoleDimensions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -21,7 +21,7 @@ _PLAIN_FROM_S = 2.0
 _BAR_FROM_S = 0.5
 """A task that took less leaves no bar behind on a terminal."""
 _AT_ONCE_S = 0.02
-_BAR_WIDTH = 16
+_BAR_WIDTH = 12
 _UNFOLDED = 400
 """Columns of a file or a pipe, where a table that is folded at 80 would be of no use."""
 
@@ -52,8 +52,9 @@ stderr = SteadyConsole(stderr=True, highlight=False)
 class Terminal:
     """A listener (`kdeploy.events`) that shows what the library says."""
 
-    def __init__(self, console: Console = stderr) -> None:
+    def __init__(self, console: Console = stderr, *, brief: bool = False) -> None:
         self.console = console
+        self._brief = brief
         self._decisions: set[tuple[str, str]] = set()
         self._progress: Progress | None = None
 
@@ -76,11 +77,11 @@ class Terminal:
             yield plain
             plain.finish()
         elif self._progress is not None:  # a bar inside a bar shares the display
-            yield from _shown(self._progress, description, total)
+            yield from _shown(self._progress, description, total, within=True)
         else:
-            with _display(self.console) as self._progress:
+            with _display(self.console, self._brief) as self._progress:
                 try:
-                    yield from _shown(self._progress, description, total)
+                    yield from _shown(self._progress, description, total, within=False)
                 finally:
                     self._progress = None
 
@@ -88,28 +89,45 @@ class Terminal:
         self.console.print(f"{mark} {text}", style=style, markup=False, soft_wrap=True)
 
 
-def _shown(progress: Progress, description: str, total: int | None) -> Iterator[_Bar]:
+def _shown(progress: Progress, description: str, total: int | None, *, within: bool) -> Iterator[_Bar]:
+    """Show a bar for the length of the block; one within another leaves no line of its own."""
     bar = _Bar(progress, progress.add_task(description, total=total, figures="", failed=False), total)
     try:
         yield bar
     except BaseException:
         bar.fail()
         raise
-    bar.finish()
+    bar.finish(leave=not within)
 
 
-def _display(console: Console) -> Progress:
+def _display(console: Console, brief: bool) -> Progress:
     """One line a task: what, how far, how long, and the figures, which are cut off first where there is no room."""
-    one_line = Column(no_wrap=True)
-    return Progress(
+    one_line = Column(no_wrap=True, min_width=20)
+    return _Display(
         _Mark(),
         TextColumn("{task.description}", markup=False, table_column=one_line),
         _Share(),
         _Clock(),
         TextColumn("{task.fields[figures]}", style="dim", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         console=console,
+        transient=brief,
         expand=True,
     )
+
+
+class _Display(Progress):
+    def get_renderable(self) -> RenderableType:
+        return _Narrower(super().get_renderable())
+
+
+class _Narrower:
+    """Leaves the last columns free: where the terminal writes ^C, a line that it breaks would stay behind."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.renderable, options.update(width=options.max_width - len("^C") - 1))
 
 
 class _Mark(SpinnerColumn):
@@ -137,7 +155,7 @@ class _Clock(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = None if task.finished or task.fields["failed"] else task.time_remaining
         text = duration(task.elapsed or 0.0) if left is None else f"{duration(left)} left"
-        return Text(text.rjust(11), no_wrap=True)
+        return Text(text.rjust(10), no_wrap=True)
 
 
 class _Bar:
@@ -152,9 +170,9 @@ class _Bar:
         self._figures.update(figures)
         self._progress.update(self._task, advance=steps, figures=_written(self._figures))
 
-    def finish(self) -> None:
-        """Fill the bar and stop the clock; a task that was over at once leaves no line."""
-        if time.monotonic() - self._started < _BAR_FROM_S:
+    def finish(self, *, leave: bool) -> None:
+        """Fill the bar and stop the clock; a task that was over at once leaves no line either."""
+        if not leave or time.monotonic() - self._started < _BAR_FROM_S:
             self._progress.remove_task(self._task)
             return
         total = self._total or 1

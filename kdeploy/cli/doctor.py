@@ -25,7 +25,7 @@ def doctor(json_: options.JsonOption = None) -> None:
     from kdeploy.cli.output import emit, talking
     from kdeploy.machine.doctor import examine
 
-    with talking():
+    with talking(brief=True):
         diagnosis = examine()
     emit(json_, diagnosis.model_dump(mode="json"), _listed(diagnosis))
 
@@ -49,7 +49,7 @@ def _listed(diagnosis: Diagnosis) -> RenderableType:
         if finding.fix:
             detail.append(f"\n→ {finding.fix}", style="cyan")
         mark, color = _MARKS[finding.level]
-        table.add_row(Text(mark, style=color), finding.what, detail)
+        table.add_row(Text(mark, style=color), Text(finding.what), detail)
     count = len(diagnosis.problems)
     verdict = f"{count} problem{'s' if count != 1 else ''}." if count else "Nothing stands in the way."
     return Group(table, Text(f"\n{verdict}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,7 +51,7 @@ def models(
     size = parse_shape(shape)
     if name is None and taps:
         raise UserError("--taps shows the stages of one network. Type: kdeploy models NAME --taps")
-    with talking():
+    with talking(brief=True):
         payload = _zoo(size[0], classes) if name is None else _one(name, size, classes, taps)
     emit(json_, {"schema_version": 1, **payload}, _listed(payload) if name is None else _described(payload))
 
@@ -77,7 +78,7 @@ def _zoo(channels: int, classes: int) -> dict[str, Any]:
     from kdeploy import events
     from kdeploy import models as room
 
-    known = [room.describe(name) for name in room.names()]
+    known = [room.describe(name) for name in sorted(room.names(), key=_natural)]
     counts = {one.name: one.parameters.get((classes, channels)) for one in known}
     missing = [name for name, count in counts.items() if count is None]
     if importlib.util.find_spec("torch") is None:
@@ -119,7 +120,10 @@ def _parameters(name: str, channels: int, classes: int) -> int:
 def _listed(found: dict[str, Any]) -> RenderableType:
     from kdeploy.cli.tables import entry, plain_table
 
-    rows = [(one["name"], _text(one["parameters"]), entry(one["about"], one["paper"])) for one in found["models"]]
+    rows = [
+        (one["name"], _text(one["parameters"]), entry(one["about"], one["paper"].partition(", http")[0]))
+        for one in found["models"]
+    ]
     titles = ("model", "parameters", "about")
     table = plain_table(titles, rows, right=titles[1:2])
     table.caption = f"Parameters for {found['classes']} classes and {found['channels']} channels."
@@ -175,6 +179,11 @@ def _described(found: dict[str, Any]) -> RenderableType:
     taps = [(tap["path"], _shape(tap["shape"])) for tap in found["taps"]]
     taps.append((found["classifier"]["path"], f"{found['classifier']['embedding']} (the embedding that goes in)"))
     return Group(facts(lines), Text(""), plain_table(("tap", "shape"), taps))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """So that resnet8 comes before resnet110."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -18,9 +18,9 @@ ONLY_JSON = "-"
 
 
 @contextmanager
-def talking() -> Iterator[None]:
-    """Show the library's progress, decisions and warnings on standard error."""
-    with events.listening(Terminal()):
+def talking(*, brief: bool = False) -> Iterator[None]:
+    """Show the library's progress, decisions and warnings on standard error; brief: bars go when they are full."""
+    with events.listening(Terminal(brief=brief)):
         yield
 
 

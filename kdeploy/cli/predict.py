@@ -25,7 +25,7 @@ def predict(
     from kdeploy.cli.tables import plain_table
     from kdeploy.runtime.predict import Predictor
 
-    with talking(), Predictor.open(bundle, threads=threads) as predictor:
+    with talking(brief=True), Predictor.open(bundle, threads=threads) as predictor:
         found = predictor.predict(inputs)
     payload = {
         "schema_version": 1,

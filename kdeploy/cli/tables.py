@@ -29,7 +29,7 @@ def facts(rows: Sequence[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, Text(value))
+        table.add_row(Text(name), Text(value))
     return table
 
 
