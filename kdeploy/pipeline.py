@@ -88,7 +88,7 @@ def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool 
     """
     check_folder(recipe, folder, fresh=fresh)
     if fresh and (folder / RECORD).is_file():
-        shutil.rmtree(folder)
+        _empty(folder)
     if (folder / RECORD).is_file():
         return Run(recipe, folder, RunRecord.read(folder), device)
     record = RunRecord.new(recipe.name, recipe.seed)
@@ -100,10 +100,20 @@ def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool 
 def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
     """Raise a UserError where `open_run` would; nothing is touched."""
     if (folder / RECORD).is_file():
+        RunRecord.read(folder)  # a run.json of something else is no reason to remove anything
         if not fresh:
             _require_same(folder, recipe)
     elif folder.exists() and (not folder.is_dir() or any(path.name != RECIPE for path in folder.iterdir())):
         raise UserError(f"{folder} is there already and is not a run. Choose another place with --out DIR.")
+
+
+def _empty(folder: Path) -> None:
+    """Remove what lies in the folder; the folder itself may be a link, or the current one."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def reopen(folder: Path, *, device: str = "auto") -> Run:

@@ -22,7 +22,12 @@ Location = tuple[str | int, ...]
 Place = Mapping[Location, str]
 """Where each value of a recipe was written: "recipe.yaml, line 3" or "--set a.b"."""
 
-_WORDS = {"model_type": "a mapping of keys", "tuple_type": "a list", "invalid_key": "a key that is text"}
+_WORDS = {
+    "model_type": "a mapping of keys",
+    "tuple_type": "a list",
+    "invalid_key": "a key that is text",
+    "too_short": "longer",
+}
 _PATHS = (("data", "root"), ("teacher", "checkpoint"), ("student", "checkpoint"))
 
 

@@ -260,7 +260,7 @@ class Recipe(Spec):
     student: NetworkSpec
     distill: DistillSpec = Field(default_factory=lambda: DistillSpec())
     export: ExportSpec = Field(default_factory=lambda: ExportSpec())
-    engines: tuple[EngineSpec, ...] = (EngineSpec(),)
+    engines: tuple[EngineSpec, ...] = Field((EngineSpec(),), min_length=1)
     bench: BenchSpec = Field(default_factory=lambda: BenchSpec())
     gates: GatesSpec = Field(default_factory=lambda: GatesSpec())
     bundle: BundleSpec = Field(default_factory=lambda: BundleSpec())

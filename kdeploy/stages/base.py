@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdeploy import artifacts, sources
-from kdeploy.provenance import RunRecord
+from kdeploy.errors import UserError
+from kdeploy.provenance import RunRecord, StageRecord
 from kdeploy.recipe.schema import Recipe
 from kdeploy.sources.base import Splits
 
@@ -47,7 +48,12 @@ class Run:
 
     def outputs_of(self, *stages: str) -> dict[str, str]:
         """The hashes of what earlier stages wrote: the part of a stage's inputs that lies on disk."""
-        return {name: digest for stage in stages for name, digest in self.record.stages[stage].outputs.items()}
+        return {name: digest for stage in stages for name, digest in self._finished(stage).outputs.items()}
+
+    def _finished(self, stage: str) -> StageRecord:
+        if stage not in self.record.stages:
+            raise UserError(f"{self.folder} has no {stage} yet: its run did not come so far. Run its recipe again.")
+        return self.record.stages[stage]
 
     def files(self, *patterns: str) -> list[Path]:
         """The files of the run folder that match these patterns."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from kdeploy import artifacts, bundle, events
 from kdeploy.bench.results import Measurement
-from kdeploy.errors import GateFailed
+from kdeploy.errors import GateFailed, UserError
 from kdeploy.stages import bench, gates
 from kdeploy.stages.base import Run, spec
 
 
 class Bundle:
-    """Writes `<name>.kdz` and the images that show it at work."""
+    """Writes `<name>.kdz` and the images that show it at work; nothing where no engine holds the gates."""
 
     name = "bundle"
 
@@ -28,19 +28,30 @@ class Bundle:
         }
 
     def run(self, run: Run) -> Sequence[Path]:
-        row = choose(run)
         target = run.folder / f"{run.recipe.name}.kdz"
+        try:
+            row = choose(run)
+        except GateFailed as error:  # the run goes on to its report, and ends with the status of failed gates
+            events.warn(str(error))
+            target.unlink(missing_ok=True)
+            return []
         bundle.pack(run.folder / "engines" / row, target, name=run.recipe.name, provenance=provenance(run, row))
         return [target, *_leave_samples(run)]
 
 
 def choose(run: Run) -> str:
-    """The row that is shipped: the one the recipe names, or the fastest at batch 1 that holds the gates."""
+    """The row that is shipped: the one the recipe names, or the fastest at batch 1 that holds the gates.
+
+    Raises GateFailed where none does, a UserError where none was measured.
+    """
     if run.recipe.bundle.engine != "auto":
         return f"student-{run.recipe.bundle.engine}"
     failed = gates.failed_rows(run.folder)
-    measured = [found for found in bench.measurements(run.folder) if found.role == "student"]
-    fit = [found for found in measured if found.engine != "pytorch" and found.name not in failed]
+    students = [found for found in bench.measurements(run.folder) if found.role == "student"]
+    measured = [found for found in students if found.engine != "pytorch"]
+    if not measured:
+        raise UserError(f"{run.folder} holds no measured engine to choose from. Run its recipe again.")
+    fit = [found for found in measured if found.name not in failed]
     if not fit:
         raise GateFailed(
             "No engine holds the gates, so there is nothing to bundle; bundle.engine names one all the same."
@@ -81,7 +92,10 @@ def _leave_samples(run: Run) -> list[Path]:
     chosen = dict.fromkeys(round((number + 1) / (count + 1) * (len(classes) - 1)) for number in range(count))
     left = []
     for label in chosen:
-        image = test.images[int(np.flatnonzero(test.labels == label)[0])]
+        of_this = np.flatnonzero(test.labels == label)
+        if not len(of_this):
+            continue  # a class that the test split does not show
+        image = test.images[int(of_this[0])]
         target = run.folder / f"{_file_name(classes[label])}.png"
         with artifacts.atomic_path(target) as temporary:
             Image.fromarray(image.squeeze(axis=2) if image.shape[2] == 1 else image).save(temporary, format="PNG")

@@ -34,7 +34,8 @@ class BuildEngine:
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
         found = engines.find(self.engine).available()
-        return {"engine": self.engine, "version": found.version, "source": self._hash(run)}
+        card = artifacts.sha256_file(self._card(run))
+        return {"engine": self.engine, "version": found.version, "source": self._hash(run), "card": card}
 
     def run(self, run: Run) -> Sequence[Path]:
         engine = engines.find(self.engine)
@@ -53,9 +54,12 @@ class BuildEngine:
         source = self._source(run)
         return artifacts.sha256_file(source / f"{self.role}.safetensors" if source.is_dir() else source)
 
+    def _card(self, run: Run) -> Path:
+        return run.folder / "networks" / self.role / f"{self.role}.json"
+
     def _manifest(self, run: Run) -> Manifest:
         """What is known before the build."""
-        card = artifacts.read_json(run.folder / "networks" / self.role / f"{self.role}.json")
+        card = artifacts.read_json(self._card(run))
         in_graph = self.engine == PYTORCH or run.recipe.export.preprocess == "in-graph"
         scheme = None
         if self.precision == "int8":

@@ -38,7 +38,7 @@ class Export:
         return f"export/{self.role}"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        trained = run.record.stages[f"networks/{self.role}"].outputs
+        trained = run.outputs_of(f"networks/{self.role}")
         weights = {name: trained[f"networks/{self.role}/{self.role}.{name}"] for name in ("safetensors", "json")}
         return {"export": spec(run.recipe.export), "network": weights, "images": data.fingerprint(run)}
 
@@ -82,8 +82,8 @@ def model_inputs(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDA
 
 def parity_images(run: Run) -> NDArray[np.uint8]:
     """256 validation images `[N, H, W, C]`, filled from train when there are fewer."""
-    validation, train = run.splits.validation.images, run.splits.train.images
-    return np.concatenate([validation[:_PARITY_SAMPLES], train])[:_PARITY_SAMPLES]
+    validation = run.splits.validation.images[:_PARITY_SAMPLES]
+    return np.concatenate([validation, run.splits.train.images[: _PARITY_SAMPLES - len(validation)]])
 
 
 def _parity(

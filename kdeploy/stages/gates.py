@@ -11,6 +11,8 @@ from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
 
 FILE = "gates.json"
+_EXPORTED = "-onnxruntime-float32"
+"""End of the row that speaks of a network's float32 ONNX file."""
 
 
 class Gates:
@@ -42,8 +44,11 @@ def read(folder: Path) -> list[Gate]:
 
 
 def failed_rows(folder: Path) -> set[str]:
-    """The rows of the bench that a failed gate speaks of."""
-    return {gate.row for gate in read(folder) if not gate.passed}
+    """The rows that a failed gate speaks of; with a network's float32 file, all engines that were made from it."""
+    failed = {gate.row for gate in read(folder) if not gate.passed}
+    wrong = [row.removesuffix(_EXPORTED) for row in failed if row.endswith(_EXPORTED)]
+    built = [path.name for path in (folder / "engines").glob("*") if not path.name.endswith("-pytorch")]
+    return failed.union(row for row in built for role in wrong if row.startswith(f"{role}-"))
 
 
 def _parity(records: Sequence[Path]) -> list[Gate]:

@@ -73,4 +73,4 @@ def _forget_other_state(note: Path, key: str) -> None:
 
 def _weights(run: Run, role: str) -> str:
     """The hash of a finished network's weights; its history and card hold times, which do not matter here."""
-    return run.record.stages[f"networks/{role}"].outputs[f"networks/{role}/{role}.safetensors"]
+    return run.outputs_of(f"networks/{role}")[f"networks/{role}/{role}.safetensors"]

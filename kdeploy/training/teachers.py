@@ -69,15 +69,16 @@ def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None
 def examine(logits: Tensor, labels: Tensor, class_map: Sequence[int] | None = None) -> Examined:
     """Compare logits `[N, classes]` with labels `[N]`: accuracy, chance, and a class map that fits better.
 
-    Chance is the share of the commonest class; near chance is below three standard errors above it. The
-    class map comes from the assignment of outputs to classes that maximises the agreement on these samples. Where
-    the logits have been put in order by a `class_map` already, the one suggested takes its place.
+    Chance is the share of the commonest class; near chance is below three standard errors above it, or, with so few
+    samples that these reach further, below the middle between chance and all. The class map comes from the assignment
+    of outputs to classes that maximises the agreement on these samples. Where the logits have been put in order by a
+    `class_map` already, the one suggested takes its place.
     """
     total, outputs = logits.shape
     counts = torch.bincount(labels, minlength=outputs).double()
     chance = (counts.max() / total).item()
     score = accuracy(logits, labels)
-    near = score < chance + 3 * math.sqrt(chance * (1 - chance) / total)
+    near = score < min(chance + 3 * math.sqrt(chance * (1 - chance) / total), (1 + chance) / 2)
     confusion = torch.zeros(outputs, outputs, dtype=torch.int64)
     confusion.index_put_((labels, logits.argmax(dim=1)), torch.ones(total, dtype=torch.int64), accumulate=True)
     _, best = linear_sum_assignment(-confusion.numpy())

@@ -66,6 +66,12 @@ class TestExamine:
         assert not found.near_chance
         assert suggested(found.suggestions[0]) == swapped.tolist()
 
+    @pytest.mark.parametrize(("right", "near"), [(4, False), (3, False), (2, True)])
+    def test_with_very_few_samples_half_way_from_chance_is_enough(self, right: int, near: bool) -> None:
+        labels = torch.tensor([0, 0, 1, 1])
+        answers = torch.tensor([0, 0, 1, 1]) ^ torch.tensor([0] * right + [1] * (4 - right))
+        assert examine(logits_for(answers, 2), labels).near_chance == near
+
     @pytest.mark.parametrize("seed", range(20))
     def test_noise_gets_no_suggestion(self, labels: torch.Tensor, seed: int) -> None:
         torch.manual_seed(seed)
