@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kdeploy import pipeline, sources
+from kdeploy import artifacts, events, pipeline, sources
 from kdeploy.errors import KdeployError
 from kdeploy.provenance import RECORD, RunRecord
 from kdeploy.recipe.schema import NetworkSpec, Recipe, TrainSpec
@@ -18,12 +18,15 @@ from kdeploy.stages.train import Train
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 _TIMED_STEPS = 3
 _OTHER_STAGE_S = 4.0
 """An export, a quantisation, a report: seconds each on any network that this tool is for."""
-_STATE_COPIES = 4
-"""A training's state holds weights, momentum, the chosen epoch's weights, and the student file itself."""
+_COPIES = 4
+"""A finished run holds each network's weights, their ONNX file, and a copy of both in an engine's folder."""
+_OTHER_BYTES = 1 << 20
+"""The report, the raw samples of the measurements, the curves."""
 
 
 class Step(BaseModel):
@@ -69,8 +72,8 @@ def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str, *, fre
     return Plan(
         steps=tuple(steps),
         seconds=sum(known) if len(known) == len(steps) else None,
-        disk_bytes=timed.disk_bytes * max(1, len(seeds)),
-        downloads=downloads,
+        disk_bytes=timed.disk_bytes + _OTHER_BYTES * max(1, len(seeds)),
+        downloads="; ".join(filter(None, [downloads, *_published_weights(recipe)])) or None,
     )
 
 
@@ -83,6 +86,19 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
         if recipe.data.source.startswith("torchvision:") and recipe.data.download:
             return None, f"the data set {recipe.data.source}, by torchvision"
         raise
+
+
+def _published_weights(recipe: Recipe) -> list[str]:
+    """The weights that a model's own options would fetch."""
+    specs = dict.fromkeys(spec.model for spec in (recipe.teacher, recipe.student) if _bare(spec) != spec)
+    return [f"the published weights of {model}, where they are not in its library's cache" for model in specs]
+
+
+def _bare(spec: NetworkSpec) -> NetworkSpec:
+    """The same network without published weights to start from, which would be fetched."""
+    from kdeploy.models.catalogue import architecture_options
+
+    return spec.model_copy(update={"options": architecture_options(spec.model, spec.options)})
 
 
 def _recorded(recipe: Recipe, folder: Path, fresh: bool) -> set[str]:
@@ -114,7 +130,7 @@ class _Timing:
         self.splits = splits
         self.device: torch.device = choose_device(device)
         self.disk_bytes = 0
-        self._forward_s: dict[str, float] = {}
+        self._timed: dict[str, float] = {}
 
     def training(self, role: str) -> tuple[float | None, str]:
         """Seconds of the training of `role`; the student's includes the teacher's forward passes."""
@@ -123,6 +139,7 @@ class _Timing:
         recipe = self.recipe
         spec: TrainSpec | None = recipe.teacher.train if role == "teacher" else recipe.distill
         network = recipe.teacher if role == "teacher" else recipe.student
+        self.disk_bytes += _COPIES * self._weights_bytes(network)
         if spec is None:
             return 2.0, "one evaluation"
         steps = -(-len(self.splits.train) // spec.batch) * spec.epochs
@@ -132,18 +149,31 @@ class _Timing:
         return steps * seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
 
     def _seconds(self, network: NetworkSpec, spec: TrainSpec, *, train: bool) -> float:
-        """Seconds of one step: forward and backward, or forward alone."""
+        """Seconds of one step: forward and backward, or forward alone. Timed once for all seeds."""
+        known = artifacts.sha256_json([network.model_dump(mode="json"), spec.model_dump(mode="json"), train])
+        if known not in self._timed:
+            with events.task(f"time {network.model}"):
+                self._timed[known] = self._time(network, spec, train)
+        return self._timed[known]
+
+    def _weights_bytes(self, network: NetworkSpec) -> int:
+        return sum(value.numel() * value.element_size() for value in self._make(network).state_dict().values())
+
+    def _make(self, network: NetworkSpec) -> nn.Module:
+        from kdeploy import models
+
+        assert self.splits is not None
+        return models.create(_bare(network), classes=len(self.splits.classes), channels=self.splits.shape[2])
+
+    def _time(self, network: NetworkSpec, spec: TrainSpec, train: bool) -> float:
         import torch
 
-        from kdeploy import models
         from kdeploy.training import setup
 
         assert self.splits is not None
         height, width, channels = self.splits.shape
         decided = setup.choose(spec, self.device)
-        module = models.create(network, classes=len(self.splits.classes), channels=channels)
-        self.disk_bytes += _STATE_COPIES * sum(p.numel() * p.element_size() for p in module.parameters())
-        decided.place(module)
+        module = decided.place(self._make(network))
         images = decided.images(torch.rand(spec.batch, channels, height, width, device=self.device))
         best = float("inf")
         for _ in range(_TIMED_STEPS):

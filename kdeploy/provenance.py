@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,7 +35,7 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     name: str
     kdeploy: str
     revision: str | None
@@ -97,9 +97,13 @@ def now() -> str:
 
 
 def revision() -> str | None:
-    """The git revision of this kdeploy where it runs from a checkout, with "+" for uncommitted changes."""
+    """The git revision of this kdeploy where it runs from a checkout, with "+" for uncommitted changes.
+
+    None where it is installed, also in an environment that lies inside somebody's checkout.
+    """
     folder = Path(__file__).parent
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name, at=folder)
         found = _git("rev-parse", "HEAD", at=folder)
         return found + ("+" if _git("status", "--porcelain", "--untracked-files=no", at=folder) else "")
     except (OSError, subprocess.CalledProcessError):
