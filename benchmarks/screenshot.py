@@ -1,6 +1,6 @@
 """A picture of a report, as the README shows it. Needs Chromium.
 
-    python benchmarks/screenshot.py runs/quickstart/report.html benchmarks/results/quickstart.png
+python benchmarks/screenshot.py runs/quickstart/report.html benchmarks/results/quickstart.png
 """
 
 from __future__ import annotations

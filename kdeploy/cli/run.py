@@ -74,6 +74,7 @@ def _one(loaded: options.Recipe, folder: Path, device: str, fresh: bool, json_: 
     carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh), stages)
     found = results.read(folder)
     emit(json_, found.to_json(), ResultTable(found.rows))
+    _published_lines([folder], json_)
     _closing_lines(found, found.report, json_)
     _require_gates([found])
 
@@ -82,6 +83,8 @@ def _several(
     loaded: options.Recipe, folder: Path, seeds: list[int], device: str, fresh: bool, json_: str | None
 ) -> None:
     """A run folder for each seed, all of them opened before the first is trained, and their means."""
+    from rich.console import Group
+
     from kdeploy import artifacts, events, pipeline, results
     from kdeploy.cli.execution import carry_out
     from kdeploy.cli.output import emit
@@ -89,7 +92,7 @@ def _several(
     from kdeploy.provenance import RECORD
     from kdeploy.report.html import write_report
     from kdeploy.report.seeds import aggregate
-    from kdeploy.report.terminal import AggregateTable
+    from kdeploy.report.terminal import AggregateTable, ResultTable
 
     if (folder / RECORD).is_file():
         raise UserError(f"{folder} holds a single run. Choose another place for several seeds with --out DIR.")
@@ -107,8 +110,10 @@ def _several(
     artifacts.write_json(folder / "summary.json", summary)
     report = folder / "report.html"
     write_report(report, results.report_data(folders[0], runs))
-    emit(json_, summary, AggregateTable(aggregate([run.rows for run in runs])))
+    per_seed = [part for run in runs for part in (f"\nseed {run.record.seed}", ResultTable(run.rows))]
+    emit(json_, summary, Group(*per_seed, "\nmeans", AggregateTable(aggregate([run.rows for run in runs]))))
     _gain_line(runs, json_)
+    _published_lines(folders, json_)
     _closing_lines(runs[0], report, json_)
     _require_gates(runs)
 
@@ -134,6 +139,16 @@ def _gain_line(runs: list[options.RunResults], json_: str | None) -> None:
         interval = f"95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
         gained = f"{100 * gain.value:+.2f} points, {interval}, {gain.seeds} seeds, paired by seed"
         add(json_, f"distilled over alone: {gained}")
+
+
+def _published_lines(folders: list[Path], json_: str | None) -> None:
+    """Ours beside the published figure, where the recipe has one."""
+    from kdeploy.cli.output import add
+    from kdeploy.published import comparison
+
+    compared = comparison(folders)
+    if compared is not None:
+        add(json_, compared)
 
 
 def _require_gates(runs: list[options.RunResults]) -> None:
