@@ -1,0 +1,200 @@
+"""What single stages promise, apart from a whole run (tests/test_pipeline.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdeploy import artifacts, pipeline
+from kdeploy.errors import GateFailed
+from kdeploy.recipe.schema import BundleSpec, DataSpec
+from kdeploy.stages import bundle, gates
+from kdeploy.stages.data import _state
+from kdeploy.stages.engines import BuildEngine
+from kdeploy.stages.export import model_inputs, parity_images, preprocessing_of
+from tests.training import tiny
+
+
+def a_run(folder: Path, **more: Any) -> Any:
+    """As much of a run as a stage looks at."""
+    return SimpleNamespace(folder=folder, recipe=tiny.recipe(), splits=tiny.splits(), **more)
+
+
+def write_gates(folder: Path, *failed: str) -> None:
+    rows = [{"name": "gate", "row": row, "bound": "b", "value": "v", "passed": False} for row in failed]
+    held = {"name": "gate", "row": "teacher-pytorch", "bound": "b", "value": "v", "passed": True}
+    artifacts.write_json(folder / gates.FILE, {"schema_version": 1, "gates": [*rows, held]})
+
+
+class TestGates:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for row in ("student-pytorch", "student-onnxruntime-float32", "student-onnxruntime-int8", "student-x-int8"):
+            (tmp_path / "engines" / row).mkdir(parents=True)
+        (tmp_path / "engines" / "teacher-onnxruntime-float32").mkdir()
+        return tmp_path
+
+    def test_a_run_that_did_not_come_so_far_failed_nothing(self, folder: Path) -> None:
+        assert gates.read(folder) == []
+        assert gates.failed_rows(folder) == set()
+
+    def test_a_failed_int8_speaks_for_itself(self, folder: Path) -> None:
+        write_gates(folder, "student-onnxruntime-int8")
+        assert gates.failed_rows(folder) == {"student-onnxruntime-int8"}
+
+    def test_a_wrong_export_takes_all_along_that_was_made_from_it(self, folder: Path) -> None:
+        write_gates(folder, "student-onnxruntime-float32")
+        assert gates.failed_rows(folder) == {
+            "student-onnxruntime-float32",
+            "student-onnxruntime-int8",
+            "student-x-int8",
+        }
+
+    @pytest.mark.parametrize(("int8", "passed"), [(0.95, True), (0.9499, False), (0.99, True)])
+    def test_the_bound_of_int8_is_in_points_and_holds_when_it_is_met(
+        self, tmp_path: Path, int8: float, passed: bool
+    ) -> None:
+        card = tmp_path / "student.int8.json"
+        artifacts.write_json(card, {"validation": {"float32": 0.96, "int8": int8, "samples": 500}})
+        (gate,) = gates._int8([card], 1.0)
+        assert gate.passed == passed
+        assert gate.row == "student-onnxruntime-int8"
+        assert gates._int8([card], None) == []
+
+
+class TestBundle:
+    @staticmethod
+    def measured(monkeypatch: pytest.MonkeyPatch, **p50_ms: float) -> None:
+        found = [
+            SimpleNamespace(
+                name=f"student-{engine}".replace("_", "-"),
+                role="student",
+                engine=engine.partition("_")[0],
+                latency=[
+                    SimpleNamespace(batch=32, p50=SimpleNamespace(value_ms=0.001)),
+                    SimpleNamespace(batch=1, p50=SimpleNamespace(value_ms=value)),
+                ],
+            )
+            for engine, value in p50_ms.items()
+        ]
+        monkeypatch.setattr("kdeploy.stages.bench.measurements", lambda folder: found)
+
+    def test_the_fastest_at_batch_one_that_holds_the_gates(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.measured(monkeypatch, pytorch=0.1, onnxruntime_float32=0.3, onnxruntime_int8=0.2)
+        assert bundle.choose(a_run(tmp_path)) == "student-onnxruntime-int8"
+        write_gates(tmp_path, "student-onnxruntime-int8")
+        assert bundle.choose(a_run(tmp_path)) == "student-onnxruntime-float32"
+        write_gates(tmp_path, "student-onnxruntime-int8", "student-onnxruntime-float32")
+        with pytest.raises(GateFailed, match="No engine holds the gates"):
+            bundle.choose(a_run(tmp_path))
+
+    def test_the_samples_are_of_classes_spread_over_the_list(self, tmp_path: Path) -> None:
+        from PIL import Image
+
+        run = a_run(tmp_path)
+        left = bundle._leave_samples(run)
+        assert [path.name for path in left] == ["digit-2.png", "digit-4.png", "digit-7.png"]
+        for path in left:
+            pixels = np.asarray(Image.open(path))[:, :, None]
+            same = (run.splits.test.images == pixels).all(axis=(1, 2, 3))
+            assert int(path.stem[-1]) in run.splits.test.labels[same]
+
+    def test_a_class_that_test_does_not_show_has_no_sample(self, tmp_path: Path) -> None:
+        run = a_run(tmp_path)
+        test = run.splits.test
+        run.splits = replace(run.splits, test=test.take(np.flatnonzero(test.labels != 4)))
+        assert [path.name for path in bundle._leave_samples(run)] == ["digit-2.png", "digit-7.png"]
+
+    def test_no_samples(self, tmp_path: Path) -> None:
+        run = a_run(tmp_path)
+        run.recipe = run.recipe.model_copy(update={"bundle": BundleSpec(samples=0)})
+        assert bundle._leave_samples(run) == []
+
+    @pytest.mark.parametrize(
+        ("label", "name"), [("7", "digit-7"), ("12", "12"), ("../up", "---up"), ("n01/goldfish é", "n01-goldfish-é")]
+    )
+    def test_a_class_name_is_no_path(self, label: str, name: str) -> None:
+        assert bundle._file_name(label) == name
+
+
+class TestData:
+    def test_the_state_of_files_changes_with_name_size_and_time(self, tmp_path: Path) -> None:
+        data = DataSpec(source="imagefolder", root=str(tmp_path / "images"))
+        assert _state(data) == ""
+        (tmp_path / "images" / "a").mkdir(parents=True)
+        file = tmp_path / "images" / "a" / "1.png"
+        file.write_bytes(b"1")
+        seen = [_state(data)]
+        file.write_bytes(b"12")
+        seen.append(_state(data))
+        file.rename(file.with_name("2.png"))
+        seen.append(_state(data))
+        assert len(set(seen)) == 3
+        assert _state(data) == seen[-1]
+
+    def test_a_single_file(self, tmp_path: Path) -> None:
+        (tmp_path / "all.zip").write_bytes(b"1")
+        data = DataSpec(source="imagefolder", root=str(tmp_path / "all.zip"))
+        before = _state(data)
+        (tmp_path / "all.zip").write_bytes(b"12")
+        assert "" != before != _state(data)
+
+
+class TestExport:
+    @pytest.mark.parametrize(("validation", "filled"), [(300, 0), (256, 0), (40, 150)])
+    def test_parity_is_shown_on_validation_filled_from_train(self, validation: int, filled: int) -> None:
+        splits = tiny.splits()
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (validation, 8, 8, 1), dtype=np.uint8)
+        run = SimpleNamespace(splits=replace(splits, validation=replace(splits.validation, images=images)))
+        found = parity_images(run)  # type: ignore[arg-type]
+        assert len(found) == min(256, validation + filled)
+        assert np.array_equal(found[:validation], images[:256])
+        assert np.array_equal(found[validation:], splits.train.images[:filled])
+
+    def test_inputs_are_raw_or_normalised_as_the_card_says(self) -> None:
+        card = {"image": {"height": 8, "width": 8, "channels": 1}, "mean": [0.25], "std": [0.5]}
+        images = tiny.splits().test.images[:3]
+        assert model_inputs(images, preprocessing_of(card, in_graph=True)) is images
+        outside = model_inputs(images, preprocessing_of(card, in_graph=False))
+        assert outside.dtype == np.float32
+        np.testing.assert_allclose(outside, (images.transpose(0, 3, 1, 2) / 255 - 0.25) / 0.5, rtol=1e-6, atol=1e-6)
+
+
+def test_the_rows_of_the_table() -> None:
+    int8 = {"engines": [{"precision": "float32"}, {"precision": "int8"}]}
+    rows = [engine.row for engine in pipeline.engines(tiny.recipe(**int8))]
+    assert rows == [
+        "teacher-pytorch",
+        "teacher-onnxruntime-float32",
+        "alone-pytorch",
+        "student-pytorch",
+        "student-onnxruntime-float32",
+        "student-onnxruntime-int8",
+    ]
+    without = [engine.row for engine in pipeline.engines(tiny.recipe(distill={"baseline": "none"}))]
+    assert without == [row for row in rows if row != "alone-pytorch" and not row.endswith("int8")]
+
+
+def test_only_what_is_trained_here_has_epochs_to_report() -> None:
+    taken = tiny.recipe(teacher={"train": None, "checkpoint": "theirs.pt"})
+    names = [stage.name for stage in pipeline.plan(taken)]
+    assert [name for name in names if name.startswith("epochs/")] == ["epochs/alone", "epochs/student"]
+
+
+def test_an_engine_is_built_again_when_its_card_changes(tmp_path: Path) -> None:
+    """The same weights with other class names make another manifest."""
+    folder = tmp_path / "networks" / "student"
+    artifacts.write_text(folder / "student.safetensors", "weights")
+    artifacts.write_json(folder / "student.json", {"classes": ["cat"]})
+    stage = BuildEngine("student", "pytorch")
+    before = stage.inputs(a_run(tmp_path))
+    artifacts.write_json(folder / "student.json", {"classes": ["kitty"]})
+    assert stage.inputs(a_run(tmp_path)) != before
