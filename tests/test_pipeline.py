@@ -240,6 +240,7 @@ def test_lost_weights_are_trained_again_once(folder: Path, loaded: Recipe) -> No
     again = go_on(loaded, folder)
     assert artifacts.sha256_file(weights) == before
     assert again[0] == "networks/student"
+    assert "networks/student/epochs.json" not in RunRecord.read(folder).stages["networks/student"].outputs
     assert not {"networks/teacher", "export/student", "epochs/student", "bench/student-pytorch"} & set(again)
     assert go_on(loaded, folder) == []
 

@@ -131,6 +131,16 @@ def test_the_same_bits_after_an_interruption(run_folder: Path, whole: Path, labe
     assert not list(run_folder.rglob(state.STATE))
 
 
+@pytest.mark.parametrize("method", ["crd", "factor-transfer", "simkd"])
+def test_methods_that_keep_something_of_their_own_go_on_with_it(run_folder: Path, tmp_path: Path, method: str) -> None:
+    """CRD has a memory of the training set, factor transfer a phase, and SimKD deploys another network."""
+    recipe = tiny.recipe(distill={"method": method, "epochs": 3})
+    whole = Path(shutil.copytree(run_folder, tmp_path / "whole"))
+    tiny.train(tiny.workshop(recipe, whole), "student")
+    assert "student: continues after epoch 2 of 3" in interrupted(run_folder, "student", 2, recipe)
+    assert tiny.same(weights(run_folder), weights(whole))
+
+
 def test_the_same_bits_after_a_process_was_killed(run_folder: Path, whole: Path) -> None:
     dies = (
         "import os, sys, pathlib\n"
