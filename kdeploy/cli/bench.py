@@ -73,15 +73,22 @@ def register(app: typer.Typer) -> None:
 
 
 def _everything(artifacts: list[Path]) -> list[tuple[options.Artifact, options.ImageSet | None]]:
-    """What is measured, and on which images; what several runs have is named after the run as well."""
+    """What is measured, and on which images; what would have the name of another is named by its path."""
     from kdeploy.bench.artifacts import resolve
 
-    found = [(path, one, data) for path in artifacts for data in [_test_images(path)] for one in resolve(path)]
+    paths = dict.fromkeys(artifacts)
+    found = [(path, one, data) for path in paths for data in [_test_images(path)] for one in resolve(path)]
     count = Counter(one.name for _, one, _ in found)
     return [
-        (one if count[one.name] == 1 else replace(one, name=f"{path.resolve().name}-{one.name}", role="file"), data)
+        (one if count[one.name] == 1 else replace(one, name=_by_path(path, one.name), role="file"), data)
         for path, one, data in found
     ]
+
+
+def _by_path(given: Path, name: str) -> str:
+    """`runs/a` and `student-pytorch` to `runs-a-student-pytorch`: a row's name, and a file's."""
+    parts = [part for part in given.with_suffix("").parts if part not in ("/", "..")]
+    return "-".join(parts if parts and parts[-1] == name else [*parts, name])
 
 
 def _test_images(artifact: Path) -> options.ImageSet | None:

@@ -7,6 +7,7 @@ invalid and --strict was asked for; 5 an engine, device or target is not availab
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -20,8 +21,10 @@ import typer
 from kdeploy import __version__
 from kdeploy.cli import bench, bundle, distill, doctor, export, methods, models, predict, recipes, report, run, runs
 from kdeploy.cli.verbs import Interrupted, Verbs
-from kdeploy.errors import KdeployError
+from kdeploy.errors import KdeployError, UserError
 
+_NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""A full disk, or a place that may not be read or written: the user can put it right."""
 _BUGS = "https://github.com/kdeploy/kdeploy/issues"
 
 app = typer.Typer(
@@ -75,11 +78,21 @@ def _run() -> int:
     except Interrupted as interrupted:
         _say(f"\nkdeploy: interrupted. To go on: {_again()}")
         return interrupted.exit_status
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            return _bug()
+        _say(f"kdeploy: {error.strerror}{f': {error.filename}' if error.filename else ''}.")
+        _drop_output()
+        return UserError.exit_status
     except Exception:
-        _say(traceback.format_exc())
-        _say(f"kdeploy: this is a bug of ours. Please report it with the lines above: {_BUGS}")
-        return 1
+        return _bug()
     return 0
+
+
+def _bug() -> int:
+    _say(traceback.format_exc())
+    _say(f"kdeploy: this is a bug of ours. Please report it with the lines above: {_BUGS}")
+    return 1
 
 
 def _again() -> str:
@@ -91,7 +104,15 @@ def _say(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the last word, also when Rich cannot be loaded
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # or Python complains when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _drop_output() -> None:
+    """Let go of what could not be written, or Python tries again and complains when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
