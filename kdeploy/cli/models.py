@@ -85,9 +85,11 @@ def _zoo(channels: int, classes: int) -> dict[str, Any]:
         if missing:
             events.warn("Some networks must be built to be counted, which needs torch: pip install 'kdeploy[train]'")
     else:
+        from kdeploy.models.counting import parameters_of
+
         with events.task("count", len(missing)) as bar:
             for name in missing:
-                counts[name] = _parameters(name, channels, classes)
+                counts[name] = parameters_of(name, classes=classes, channels=channels)
                 bar.advance()
     listed = [
         {
@@ -103,18 +105,6 @@ def _zoo(channels: int, classes: int) -> dict[str, Any]:
         for one in known
     ]
     return {"classes": classes, "channels": channels, "models": listed}
-
-
-def _parameters(name: str, channels: int, classes: int) -> int:
-    """Trainable parameters, counted without making room for them."""
-    import torch
-
-    from kdeploy import models as room
-    from kdeploy.recipe.schema import NetworkSpec
-
-    with torch.device("meta"):
-        network = room.create(NetworkSpec(model=name), classes=classes, channels=channels)
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _listed(found: dict[str, Any]) -> RenderableType:

@@ -68,9 +68,7 @@ def _defined_in(module: Any, base: type) -> Any:
     own = [
         value
         for key, value in vars(module).items()
-        if is_subclass(value, base)
-        and value.__module__ == module.__name__
-        and not key.startswith("_")
+        if is_subclass(value, base) and value.__module__ == module.__name__ and not key.startswith("_")
     ]
     if len(own) != 1:
         raise TypeError(f"{module.__name__} must define exactly one public method, not {len(own)}")

@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdeploy.models.catalogue import create
+from kdeploy.recipe.schema import NetworkSpec
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -27,6 +30,13 @@ def count(network: nn.Module, shape: tuple[int, int, int]) -> Counts:
         network(blank(network, shape))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Counts(parameters, counter.get_total_flops() // 2)
+
+
+def parameters_of(name: str, *, classes: int, channels: int) -> int:
+    """Parameters of a network of the zoo, counted without making room for them."""
+    with torch.device("meta"):
+        network = create(NetworkSpec(model=name), classes=classes, channels=channels)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def blank(network: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
