@@ -75,7 +75,8 @@ class Terminal:
         if not self.console.is_terminal or self.console.is_dumb_terminal:
             plain = _PlainBar(self.console, description, total)
             yield plain
-            plain.finish()
+            if not self._brief:
+                plain.finish()
         elif self._progress is not None:  # a bar inside a bar shares the display
             yield from _shown(self._progress, description, total, within=True)
         else:

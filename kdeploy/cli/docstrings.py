@@ -16,7 +16,7 @@ def reflow(text: str) -> RenderableType:
     """Show the text of `inspect.getdoc`.
 
     Paragraphs without indentation are prose; those that hold an indented line are formulas; below the heading
-    Options each line without indentation begins an option, `name: what it is`.
+    Options a line `name: what it is` begins an option, indented ones continue it, and any other ends the list.
     """
     shown: list[RenderableType] = []
     options = False
@@ -27,7 +27,9 @@ def reflow(text: str) -> RenderableType:
             shown.append(Text(lines[0], style="bold"))
             lines = lines[2:]
         if options:
-            shown.append(facts(_items(lines)))
+            items, lines = _items(lines)
+            shown.append(facts(items))
+            shown += [Text(f"\n{' '.join(lines)}")] if lines else []
         elif any(line.startswith(" ") for line in lines):
             shown.append(Text("\n".join(lines)))
         else:
@@ -36,12 +38,15 @@ def reflow(text: str) -> RenderableType:
     return Constrain(Group(*shown[:-1]), _READABLE)
 
 
-def _items(lines: list[str]) -> list[tuple[str, str]]:
+def _items(lines: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Options with their texts, and the lines behind them."""
     items: list[tuple[str, str]] = []
-    for line in lines:
-        if not line.startswith(" "):
-            name, _, begin = line.partition(": ")
-            items.append((name, begin))
-        elif items:
+    for number, line in enumerate(lines):
+        name, colon, begin = line.partition(": ")
+        if line.startswith(" ") and items:
             items[-1] = (items[-1][0], f"{items[-1][1]} {line.strip()}")
-    return items
+        elif colon and name.isidentifier():
+            items.append((name, begin))
+        else:
+            return items, lines[number:]
+    return items, []

@@ -137,8 +137,8 @@ def _one(name: str, shape: tuple[int, int, int], classes: int, taps: bool) -> di
     try:
         counts = count(network, shape)
     except (AssertionError, RuntimeError, ValueError) as error:  # whatever somebody's network makes of it
-        why = str(error).partition("\n")[0]
-        raise UserError(f"{name} does not take an input of {_shape(shape)}: {why} Try another --shape.") from None
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"{name} does not take an input of {_shape(shape)}: {why}. Try another --shape.") from None
     described: dict[str, Any] = {"name": name, "shape": list(shape), "classes": classes, **asdict(counts)}
     if name in room.names():
         described["paper"] = room.describe(name).paper
