@@ -58,5 +58,5 @@ def test_the_card_is_one_of_the_verified_files(tmp_path: Path, network: tuple[Pa
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds 0 safetensors files"):
+    with pytest.raises(UserError, match=r"no file .*empty\.safetensors"):
         PyTorch().build(tmp_path / "empty", tmp_path / "engine", models.manifest())

@@ -42,11 +42,11 @@ def test_counting_is_by_hand_and_leaves_the_network_as_it_was():
         nn.Conv2d(3, 4, 3, padding=1, groups=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(4 * 25, 7)
     )
     network[2].eval()
-    network[1].weight.requires_grad_(False)
+    network[1].weight.requires_grad_(False)  # counted all the same: it is shipped
     before = {key: value.clone() for key, value in network.state_dict().items()}
     generator = torch.get_rng_state()
     counts = count(network, (3, 5, 5))
-    assert counts == Counts(parameters=(27 * 4 + 4) + 4 + (100 * 7 + 7), macs=25 * 27 * 4 + 700)
+    assert counts == Counts(parameters=(27 * 4 + 4) + 8 + (100 * 7 + 7), macs=25 * 27 * 4 + 700)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert torch.equal(generator, torch.get_rng_state())
     assert [module.training for module in network] == [True, True, False, True, True]
