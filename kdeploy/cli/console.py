@@ -22,7 +22,7 @@ _BAR_FROM_S = 0.5
 """A task that took less leaves no bar behind on a terminal."""
 _AT_ONCE_S = 0.02
 _BAR_WIDTH = 12
-_UNFOLDED = 400
+_UNFOLDED = 160
 """Columns of a file or a pipe, where a table that is folded at 80 would be of no use."""
 
 

@@ -30,10 +30,14 @@ def run(
     from kdeploy import recipe as recipes
     from kdeploy.cli.execution import require_device
     from kdeploy.cli.output import talking
+    from kdeploy.errors import UserError
+    from kdeploy.provenance import RECORD
 
     loaded = recipes.load(recipe, set_ or ())
     folder = out or Path("runs") / loaded.name
     numbers = _numbers(seeds)
+    if numbers and (folder / RECORD).is_file():
+        raise UserError(f"{folder} holds a single run. Choose another place for several seeds with --out DIR.")
     with talking():
         require_device(device, "kdeploy run")
         if dry_run:
@@ -88,14 +92,10 @@ def _several(
     from kdeploy import artifacts, events, pipeline, results
     from kdeploy.cli.execution import carry_out
     from kdeploy.cli.output import emit
-    from kdeploy.errors import UserError
-    from kdeploy.provenance import RECORD
     from kdeploy.report.html import write_report
     from kdeploy.report.seeds import aggregate
     from kdeploy.report.terminal import AggregateTable, ResultTable
 
-    if (folder / RECORD).is_file():
-        raise UserError(f"{folder} holds a single run. Choose another place for several seeds with --out DIR.")
     recipes = [loaded.model_copy(update={"seed": seed}) for seed in seeds]
     plans = [pipeline.plan(recipe) for recipe in recipes]
     folders = [folder / f"seed-{seed}" for seed in seeds]
@@ -154,6 +154,11 @@ def _published_lines(folders: list[Path], json_: str | None) -> None:
 def _require_gates(runs: list[options.RunResults]) -> None:
     from kdeploy.errors import GateFailed
 
-    failed = [f"{gate.name} ({gate.row}): {gate.bound}, measured {gate.value}" for run in runs for gate in run.failed]
+    failed = [
+        (f"seed {run.record.seed}: " if len(runs) > 1 else "")
+        + f"{gate.name} ({gate.row}): {gate.bound}, measured {gate.value}"
+        for run in runs
+        for gate in run.failed
+    ]
     if failed:
         raise GateFailed("a gate did not hold: " + "; ".join(failed) + ".")

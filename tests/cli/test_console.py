@@ -143,7 +143,7 @@ def test_a_dumb_terminal_gets_lines(clock, monkeypatch):
 
 def test_a_file_is_not_folded_like_a_terminal(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert SteadyConsole(file=io.StringIO()).width > 200
+    assert SteadyConsole(file=io.StringIO()).width == 160
     monkeypatch.setenv("COLUMNS", "70")
     assert SteadyConsole(file=io.StringIO()).width == 70, "asked for"
 

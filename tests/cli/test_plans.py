@@ -114,8 +114,9 @@ def test_several_seeds_share_the_teacher_and_show_their_means(place, kdeploy):
     assert not Path("several").exists()
 
 
-def test_seeds_do_not_go_into_a_single_run(place, kdeploy):
-    answer = kdeploy("run", "quickstart", *short(), "--seeds", "0,1")
+@pytest.mark.parametrize("plan", [[], ["--dry-run"]])
+def test_seeds_do_not_go_into_a_single_run(plan, place, kdeploy):
+    answer = kdeploy("run", "quickstart", *short(), "--seeds", "0,1", *plan)
     assert answer.status == 2
     assert answer.said == f"{RUN} holds a single run. Choose another place for several seeds with --out DIR."
 

@@ -107,10 +107,23 @@ def test_bench_of_one_engine_uses_the_test_images_of_its_run(place, kdeploy):
     assert raw == measured
 
 
-def test_bench_of_a_bundle_has_no_images(place, kdeploy):
-    answer = kdeploy("bench", f"{RUN}/quickstart.kdz", "--min-time", "0.02", "--min-count", "4")
+def test_bench_of_a_bundle_outside_its_run_has_no_images(place, kdeploy):
+    Path(RUN, "quickstart.kdz").rename("shipped.kdz")
+    answer = kdeploy("bench", "shipped.kdz", "--min-time", "0.02", "--min-count", "4", "--json", "-")
     assert answer.status == 0, answer.err
-    assert "n/a" in answer.out
+    (row,) = answer.json["rows"]
+    assert row["accuracy"] is None
+    assert row["p50_ms"] > 0
+
+
+def test_bench_on_a_device_without_the_data_says_so(place):
+    words = [f"{RUN}/engines/student-onnxruntime-int8", "--min-time", "0.02", "--min-count", "4", "--json", "-"]
+    absent = {"torch", "onnx", "sklearn", "scipy"}
+    done = run_without(absent, [*COMMAND[1:], "bench", *words], place)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy is not measured" in done.stderr
+    assert "scikit-learn" in done.stderr
+    assert json.loads(done.stdout)["rows"][0]["accuracy"] is None
 
 
 def test_bench_tells_the_engines_of_two_runs_apart(place, kdeploy):
