@@ -57,6 +57,7 @@ class Terminal:
         self._brief = brief
         self._decisions: set[tuple[str, str]] = set()
         self._progress: Progress | None = None
+        self._open = 0
 
     def decided(self, what: str, value: str, why: str) -> None:
         """Each decision once: several networks of a run take the same ones."""
@@ -74,8 +75,12 @@ class Terminal:
     def task(self, description: str, total: int | None) -> Iterator[_Bar | _PlainBar]:
         if not self.console.is_terminal or self.console.is_dumb_terminal:
             plain = _PlainBar(self.console, description, total)
-            yield plain
-            if not self._brief:
+            self._open += 1
+            try:
+                yield plain
+            finally:
+                self._open -= 1
+            if not self._brief and not self._open:  # one within another leaves no line of its own
                 plain.finish()
         elif self._progress is not None:  # a bar inside a bar shares the display
             yield from _shown(self._progress, description, total, within=True)

@@ -75,6 +75,16 @@ def test_a_short_task_in_a_file_says_nothing(clock):
     assert lines(console) == []
 
 
+def test_a_task_within_another_has_no_line_of_its_own_in_a_file(clock):
+    console = plain()
+    with Terminal(console).task("short", None):
+        clock.now += 1
+    listener = Terminal(console)
+    with listener.task("export teacher", None), listener.task("exporting to ONNX", 2):
+        clock.now += 6
+    assert lines(console) == ["  export teacher: done in 6 s"]
+
+
 def test_a_task_that_failed_is_not_called_done(clock):
     console = plain()
     with pytest.raises(ZeroDivisionError):
