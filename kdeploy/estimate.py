@@ -13,6 +13,7 @@ from kdeploy.errors import KdeployError
 from kdeploy.provenance import RECORD, RunRecord
 from kdeploy.recipe.schema import NetworkSpec, Recipe, TrainSpec
 from kdeploy.sources.base import Splits
+from kdeploy.stages.base import Stage
 from kdeploy.stages.bench import Bench
 from kdeploy.stages.train import Train
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TIMED_STEPS = 3
-_OTHER_STAGE_S = 4.0
-"""An export, a quantisation, a report: seconds each on any network that this tool is for."""
+_OTHER_STAGES_S = {"export": 5.0, "quantize": 3.0, "epochs": 3.0}
+_SMALL_STAGE_S = 1.0
+"""Building an engine, judging, packing, reporting: a second each on any network that this tool is for."""
 _COPIES = 4
 """A finished run holds each network's weights, their ONNX file, and a copy of both in an engine's folder."""
 _OTHER_BYTES = 1 << 20
@@ -106,8 +108,8 @@ def _recorded(recipe: Recipe, folder: Path, fresh: bool) -> set[str]:
     return set(RunRecord.read(folder).stages) if (folder / RECORD).is_file() and not fresh else set()
 
 
-def _step(stage: object, done: set[str], timed: _Timing, recipe: Recipe, prefix: str) -> Step:
-    name = str(getattr(stage, "name"))  # noqa: B009 - any stage has one
+def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: str) -> Step:
+    name = stage.name
     if name in done:
         return Step(stage=prefix + name, state="done", seconds=0.0, basis="")
     if isinstance(stage, Train):
@@ -116,7 +118,7 @@ def _step(stage: object, done: set[str], timed: _Timing, recipe: Recipe, prefix:
         seconds = len(recipe.bench.batch) * 1.5 * recipe.bench.min_time_s + 3.0
         basis = "bench.min_time_s"
     else:
-        seconds, basis = _OTHER_STAGE_S, "most networks of this size"
+        seconds, basis = _OTHER_STAGES_S.get(name.partition("/")[0], _SMALL_STAGE_S), "other runs of this size"
     return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
 
 

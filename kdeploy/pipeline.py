@@ -134,7 +134,8 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
         if run.record.finished(stage.name, key, run.folder):
             events.say(f"{stage.name}: done before")
             continue
-        if _take_over(run, stage.name, key, siblings):
+        # A measurement is made anew for each seed: copied, it would look like an exact one.
+        if not isinstance(stage, Bench) and _take_over(run, stage.name, key, siblings):
             continue
         started = time.monotonic()
         outputs = list(stage.run(run))

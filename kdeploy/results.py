@@ -73,7 +73,7 @@ def read(folder: Path) -> RunResults:
     record = RunRecord.read(folder)
     measured = measurements(folder)
     if not measured:
-        raise UserError(f"{folder} holds no measurement yet. Type: kdeploy bench {folder}")
+        raise UserError(f"{folder} holds no measurement yet. `kdeploy run` with its recipe measures it.")
     names = [measurement.name for measurement in measured]
     baseline = BASELINE if BASELINE in names else names[0]
     return RunResults(folder, record, baseline, rows_from(measured, baseline=baseline), gates.read(folder))

@@ -75,6 +75,7 @@ def _cell(text: str, note: str, is_best: bool, between: str) -> Text:
 
 def _caption(rows: Sequence[Row]) -> str:
     samples = sorted({row.samples for row in rows if row.samples is not None})
-    measured = f"Accuracy on {', '.join(f'{count:,}' for count in samples)} images, " if samples else ""
-    text = f"{measured}in brackets its 95 % interval; p50 and p99 in ms at batch 1; n/a: not measured or too few calls."
-    return escape(text[0].upper() + text[1:])
+    counts = ", ".join(f"{count:,}" for count in samples)
+    measured = f"Accuracy on {counts} images, in brackets its 95 % interval; " if samples else ""
+    text = f"{measured}p50 and p99 in ms at batch 1; n/a: not measured or too few calls."
+    return escape(text)

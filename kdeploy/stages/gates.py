@@ -91,7 +91,7 @@ def _int8(cards: Sequence[Path], bound: float | None) -> list[Gate]:
             Gate(
                 name="int8_drop_points",
                 row=f"{role}-onnxruntime-int8",
-                bound=f"int8 loses at most {bound:g} points against float32",
+                bound=f"int8 within {bound:g} points of float32, or above",
                 value=f"{-drop:+.2f} points on {validation['samples']} validation images",
                 passed=drop <= bound + 1e-9,
             )
