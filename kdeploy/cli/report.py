@@ -16,7 +16,10 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Where to write it.", show_default="report.html in RUN, or beside several"
+            "--out",
+            metavar="FILE",
+            help="Where to write it: .html, or .md for Markdown.",
+            show_default="report.html in RUN, or beside several",
         ),
     ] = None,
     json_: options.JsonOption = None,
@@ -25,9 +28,10 @@ def report(
 
     Example: kdeploy report runs/quickstart
     """
-    from kdeploy import results
+    from kdeploy import artifacts, results
     from kdeploy.cli.output import add, emit, talking
     from kdeploy.report.html import write_report
+    from kdeploy.report.markdown_page import page
     from kdeploy.report.seeds import aggregate
     from kdeploy.report.terminal import AggregateTable, ResultTable
 
@@ -36,7 +40,11 @@ def report(
     several = len(found) > 1
     target = out or (folders[0].parent if several else folders[0]) / "report.html"
     with talking():
-        write_report(target, results.report_data(folders[0], found))
+        data = results.report_data(folders[0], found)
+        if target.suffix == ".md":
+            artifacts.write_text(target, page(data, {run.record.seed: run.rows for run in found}))
+        else:
+            write_report(target, data)
     table = AggregateTable(aggregate([run.rows for run in found])) if several else ResultTable(found[0].rows)
     payload = results.seeds_to_json(found) if several else found[0].to_json()
     emit(json_, {**payload, "report": str(target)}, table)

@@ -18,7 +18,10 @@ def page(report: ReportData, per_seed: Mapping[int, Sequence[Row]]) -> str:
     """
     parts = [f"# {report.title}", report.about]
     if len(per_seed) > 1:
-        parts += [f"Means over seeds {_listed(per_seed)}, in brackets 95 % t intervals over the seeds."]
+        parts += [
+            f"Means over seeds {_listed(per_seed)}, in brackets 95 % t intervals over the seeds. A teacher that keeps "
+            "its own seed is one network for all of them: its accuracy does not vary."
+        ]
         parts += [aggregate_to_markdown(report.seeds)]
         parts += [_gain(report.gain)] if report.gain is not None else []
     for seed, rows in per_seed.items():
@@ -50,8 +53,10 @@ def _gates(report: ReportData) -> str:
 def _machine(report: ReportData) -> str:
     """What bears on the figures, a line each."""
     machine = report.machine
+    cores = machine.get("cores")
+    usable = cores.get("usable") if isinstance(cores, dict) else cores
     facts = {
-        "processor": f"{machine.get('processor')}, {machine.get('cores', {}).get('usable')} cores",
+        "processor": f"{machine.get('processor')}, {usable} cores",
         "instruction sets": ", ".join(machine.get("instruction_sets", ())),
         "memory": figures.size(machine.get("memory_bytes")),
         "virtual machine": "yes" if machine.get("virtual_machine") else "no",

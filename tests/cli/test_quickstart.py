@@ -193,6 +193,12 @@ def test_distill_of_a_finished_run_lists_its_networks(place, kdeploy):
     assert Path(networks["student"]["weights"]).is_file()
 
 
+def test_report_as_markdown(place, kdeploy):
+    answer = kdeploy("report", RUN, "--out", "table.md")
+    assert answer.status == 0, answer.err
+    assert "| teacher · PyTorch float32 |" in Path("table.md").read_text()
+
+
 def test_a_gate_that_does_not_hold_leaves_table_and_report(place, kdeploy):
     for name in ("gates.json", "report.html"):
         Path(RUN, name).unlink()

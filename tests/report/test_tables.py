@@ -7,10 +7,11 @@ from rich.console import Console
 
 from kdeploy.report.columns import best_of
 from kdeploy.report.markdown import aggregate_to_markdown, to_markdown
+from kdeploy.report.markdown_page import page
 from kdeploy.report.rows import rows_from
-from kdeploy.report.seeds import aggregate
+from kdeploy.report.seeds import aggregate, mean_of
 from kdeploy.report.terminal import AggregateTable, ResultTable
-from tests.report.example import measurements
+from tests.report.example import measurements, report
 
 
 @pytest.fixture
@@ -88,3 +89,18 @@ def test_aggregate_tables(rows):
     markdown = aggregate_to_markdown(table)
     assert markdown.count("\n") == 2 + len(rows)
     assert "**99.2 %** [99.2, 99.2]" in markdown
+
+
+def test_a_markdown_page_has_each_seed_the_gain_and_the_machine():
+    rows = rows_from(measurements(), baseline=measurements()[0].name)
+    one = report()
+    text = page(one, {0: rows})
+    assert text.startswith(f"# {one.title}\n")
+    assert "## Seed 0" in text
+    assert "- processor:" in text
+    several = page(
+        one.model_copy(update={"seeds": tuple(aggregate([rows, rows])), "gain": mean_of([0.02, 0.03])}),
+        {0: rows, 1: rows},
+    )
+    assert "Means over seeds 0, 1" in several
+    assert "Distilled over alone: **+2.50 points** [-3.85, +8.85]" in several
