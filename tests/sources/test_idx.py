@@ -100,6 +100,7 @@ def test_files_that_do_not_hold_together_are_named(tmp_path: Path, content: byte
 @pytest.mark.parametrize(
     "content",
     [gzip.compress(IMAGES)[:-12], gzip.compress(IMAGES)[:30], IMAGES, gzip.compress(IMAGES[:4] + b"\xff" * 12)],
+    ids=["no trailer", "cut short", "not gzip", "hostile sizes"],  # the bytes hold the time, and workers compare ids
 )
 def test_broken_gzip_files_are_named(tmp_path: Path, content: bytes) -> None:
     files = {name: data for name, data in MNIST.items() if name != "train-images-idx3-ubyte"}
