@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -81,7 +81,6 @@ class Phase:
     epochs: int
     lr: float = 0.1
     student: bool = False
-    options: Mapping[str, float] = field(default_factory=dict)
 
 
 class Method(nn.Module):

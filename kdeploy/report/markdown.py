@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, heading
 from kdeploy.report.rows import Row
@@ -11,32 +12,26 @@ from kdeploy.report.seeds import AggregateRow
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A GitHub table of the rows, the best value of a column bold; ends with a newline."""
-    titles = [heading(column.title) for column in COLUMNS]
-    best = [best_of([column.value(row) for row in rows], column.best) for column in COLUMNS]
-    body = [
-        [_escaped(row.name)]
-        + [
-            _marked(column.text(row), column.note(row), place in winners)
-            for column, winners in zip(COLUMNS, best, strict=True)
-        ]
-        for place, row in enumerate(rows)
-    ]
-    return _table(["network · engine", *titles], body)
+    return _filled(rows, COLUMNS)
 
 
 def aggregate_to_markdown(rows: Sequence[AggregateRow]) -> str:
     """The same for means over seeds with their 95 % t intervals."""
-    titles = [heading(column.title) for column in AGGREGATE_COLUMNS]
-    best = [best_of([column.value(row) for row in rows], column.best) for column in AGGREGATE_COLUMNS]
+    return _filled(rows, AGGREGATE_COLUMNS)
+
+
+def _filled(rows: Sequence[Any], columns: Sequence[Any]) -> str:
+    """rows and columns: of one kind, `Row` with `Column` or `AggregateRow` with `AggregateColumn`."""
+    best = [best_of([column.value(row) for row in rows], column.best) for column in columns]
     body = [
         [_escaped(row.name)]
         + [
             _marked(column.text(row), column.note(row), place in winners)
-            for column, winners in zip(AGGREGATE_COLUMNS, best, strict=True)
+            for column, winners in zip(columns, best, strict=True)
         ]
         for place, row in enumerate(rows)
     ]
-    return _table(["network · engine", *titles], body)
+    return _table(["network · engine", *(heading(column.title) for column in columns)], body)
 
 
 def _marked(text: str, note: str, is_best: bool) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kdeploy import artifacts, sources
+from kdeploy import sources
 from kdeploy.errors import UserError
 from kdeploy.provenance import RunRecord, StageRecord
 from kdeploy.recipe.schema import Recipe
@@ -77,9 +77,3 @@ class Stage(Protocol):
 def spec(part: Any) -> Any:
     """A part of a recipe as plain JSON."""
     return part.model_dump(mode="json")
-
-
-def folder_hash(folder: Path) -> str:
-    """A hash of the names and contents of all files of a folder."""
-    files = {str(p.relative_to(folder)): artifacts.sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    return artifacts.sha256_json(files)
