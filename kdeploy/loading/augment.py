@@ -1,7 +1,4 @@
-"""Random crops and flips of whole uint8 batches.
-
-Draws come from a generator on the CPU, so that a batch is the same on every device.
-"""
+"""Crops and mirror images of whole uint8 batches, and the draws that say which."""
 
 from __future__ import annotations
 
@@ -10,28 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def crop_and_flip(images: Tensor, *, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `crop` pixels, zeros coming in, and mirror it with probability 1/2.
+def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+    """The H x W windows of images `[B, C, H, W]`, padded by `padding` zeros on all sides, that begin at `offsets`.
 
-    images: uint8 `[B, C, H, W]`; the result has the same shape. The same as padding by `crop` on all sides
-    and cutting an H x W window out at a random place, as is usual for CIFAR (He et al., 2015, section 4.2).
+    offsets: int64 `[B, 2]`, row and column, 0 to 2 * padding; `padding` for both is the image as it was. As is
+    usual for CIFAR (He et al., 2015, section 4.2).
     """
     count, _, height, width = images.shape
-    if crop:
-        at = crop_offsets(count, crop, generator).to(images.device)
-        windows = F.pad(images, [crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
-        images = windows[torch.arange(count, device=images.device), :, at[:, 0], at[:, 1]]
-    if flip:
-        mirrored = flips(count, generator).to(images.device)
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    return images
+    windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=images.device), :, offsets[:, 0], offsets[:, 1]]
 
 
-def crop_offsets(count: int, crop: int, generator: torch.Generator) -> Tensor:
-    """Where each window begins in the padded image: int64 `[count, 2]`, row and column, 0 to 2 * crop."""
-    return torch.randint(0, 2 * crop + 1, (count, 2), generator=generator)
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Images `[B, C, H, W]`, left and right exchanged where bool `mirrored` `[B]` says so."""
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def crop_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor:
+    """Where each window begins in the padded image: int64 `[count, 2]`, row and column, 0 to 2 * padding."""
+    return torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
 
 
 def flips(count: int, generator: torch.Generator) -> Tensor:
-    """Which images are mirrored: bool `[count]`."""
+    """Which images are mirrored, each with probability 1/2: bool `[count]`."""
     return torch.rand(count, generator=generator) < 0.5

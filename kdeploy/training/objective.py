@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.loading import Batch
 from kdeploy.methods.base import Context, Method, Phase
+from kdeploy.training.teaching import Teaching
 from kdeploy.training.views import View
 
 
@@ -45,38 +46,32 @@ class CrossEntropy(Objective):
 
 
 class Distillation(Objective):
-    """cross_entropy * CE + sum of weight * method, with a teacher in evaluation mode that is not trained.
+    """cross_entropy * CE + sum of weight * method, with a teacher that is not trained.
 
-    teacher: images `[B, C, H, W]` to logits `[B, classes]`. It is kept out of this module's parameters and
-    state, so that neither the optimiser nor a checkpoint can hold it. views: how the methods see the student
-    and the teacher.
+    teaching: what the teacher says of a batch; it is no module, so that neither the optimiser nor a checkpoint
+    can hold the teacher. view: how the methods see the student.
     """
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teaching: Teaching,
         methods: list[tuple[Method, float]],
         cross_entropy: float,
         *,
-        views: tuple[View, View],
+        view: View,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self._teacher = (teacher,)
         self.methods = nn.ModuleList(method for method, _ in methods)
         self._weighted = tuple(methods)
-        self._student_view, self._teacher_view = views
+        self._teaching = teaching
+        self._view = view
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
-    @property
-    def teacher(self) -> nn.Module:
-        return self._teacher[0]
-
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
-        with torch.no_grad(), self._teacher_view.opened() as view:
-            taught = view.outputs(self.teacher(batch.images))
-        with self._student_view.opened() as view:
+        taught = self._teaching.outputs(batch)
+        with self._view.opened() as view:
             logits = network(batch.images)
             seen = view.outputs(logits)
         terms = {}
@@ -92,20 +87,18 @@ class Distillation(Objective):
 class PhaseLoss(Objective):
     """The loss of a phase that a method declares: on the teacher's outputs, and the student's if it is trained too."""
 
-    def __init__(self, teacher: nn.Module, method: Method, phase: Phase, *, views: tuple[View, View]) -> None:
+    def __init__(self, teaching: Teaching, method: Method, phase: Phase, *, view: View) -> None:
         super().__init__()
-        self._teacher = (teacher,)
         self.method = method
         self.phase = phase
-        self._student_view, self._teacher_view = views
+        self._teaching = teaching
+        self._view = view
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
-        with torch.no_grad(), self._teacher_view.opened() as view:
-            logits = self._teacher[0](batch.images)
-            (taught,) = view.outputs(logits)
-        seen = None
+        (taught,) = self._teaching.outputs(batch)
+        seen, logits = None, taught.logits
         if self.phase.student:
-            with self._student_view.opened() as view:
+            with self._view.opened() as view:
                 logits = network(batch.images)
                 (seen,) = view.outputs(logits)
         loss = self.method.phase_loss(self.phase, taught, seen)

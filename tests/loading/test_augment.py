@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdeploy.loading.augment import crop_and_flip, crop_offsets, flips
+from kdeploy.loading.augment import crop, crop_offsets, flips, mirror
 
 
 def images(count: int = 40, height: int = 7, width: int = 5) -> torch.Tensor:
@@ -9,29 +9,33 @@ def images(count: int = 40, height: int = 7, width: int = 5) -> torch.Tensor:
     return torch.randint(1, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize(("crop", "flip"), [(2, True), (2, False), (0, True), (9, True)])
-def test_equals_a_loop_over_single_images_on_the_same_draws(crop: int, flip: bool) -> None:
+@pytest.mark.parametrize("padding", [1, 2, 9])
+def test_a_crop_equals_a_loop_over_single_images(padding: int) -> None:
     batch = images()
-    fast = crop_and_flip(batch, crop=crop, flip=flip, generator=torch.Generator().manual_seed(5))
-    draws = torch.Generator().manual_seed(5)
-    offsets = crop_offsets(len(batch), crop, draws) if crop else torch.zeros(len(batch), 2, dtype=torch.int64)
-    mirrored = flips(len(batch), draws) if flip else torch.zeros(len(batch), dtype=torch.bool)
-    for image, result, (row, column), mirror in zip(batch, fast, offsets.tolist(), mirrored.tolist(), strict=True):
-        canvas = torch.zeros(3, 7 + 2 * crop, 5 + 2 * crop, dtype=torch.uint8)
-        canvas[:, crop : crop + 7, crop : crop + 5] = image
-        window = canvas[:, row : row + 7, column : column + 5]
-        assert torch.equal(result, window.flip(2) if mirror else window)
+    offsets = crop_offsets(len(batch), padding, torch.Generator().manual_seed(5))
+    for image, result, (row, column) in zip(batch, crop(batch, offsets, padding), offsets.tolist(), strict=True):
+        canvas = torch.zeros(3, 7 + 2 * padding, 5 + 2 * padding, dtype=torch.uint8)
+        canvas[:, padding : padding + 7, padding : padding + 5] = image
+        assert torch.equal(result, canvas[:, row : row + 7, column : column + 5])
 
 
-def test_off_is_the_identity() -> None:
+def test_a_mirror_exchanges_left_and_right_of_those_that_were_asked_for() -> None:
+    batch = images(2)
+    first, second = mirror(batch, torch.tensor([True, False]))
+    assert torch.equal(first[:, :, 0], batch[0, :, :, -1])
+    assert torch.equal(second, batch[1])
+
+
+def test_the_middle_crop_is_the_identity() -> None:
     batch = images()
-    assert torch.equal(crop_and_flip(batch, crop=0, flip=False, generator=torch.Generator()), batch)
+    assert torch.equal(crop(batch, torch.full((len(batch), 2), 3), 3), batch)
 
 
 def test_the_input_is_left_as_it_was_and_dtype_and_shape_stay() -> None:
     batch = images()
     before = batch.clone()
-    result = crop_and_flip(batch, crop=2, flip=True, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    result = mirror(crop(batch, crop_offsets(len(batch), 2, generator), 2), flips(len(batch), generator))
     assert torch.equal(batch, before)
     assert result.dtype == torch.uint8
     assert result.shape == batch.shape

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from kdeploy.errors import UserError
-from kdeploy.loading import Batch, EvalBatches, TensorSet, TrainBatches
+from kdeploy.loading import Batch, EvalBatches, TensorSet, TrainBatches, Views
 from kdeploy.recipe.schema import AugmentSpec
 from kdeploy.sources.base import ImageSet
 
@@ -17,7 +17,8 @@ def image_set(count: int = 23) -> ImageSet:
 
 
 def batches(count: int = 23, batch: int = 5, seed: int = 0, augment: AugmentSpec = PLAIN) -> TrainBatches:
-    return TrainBatches(TensorSet.from_images(image_set(count), "cpu"), batch=batch, seed=seed, augment=augment)
+    data = TensorSet.from_images(image_set(count), "cpu")
+    return TrainBatches(Views(data, augment, seed=seed), batch=batch, seed=seed)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -111,7 +112,7 @@ def test_epochs_seeds_and_batches_differ() -> None:
     assert len(orders) == 4
     one_image = TensorSet.from_images(image_set(1), "cpu")
     repeated = TensorSet(one_image.images.expand(40, 3, 6, 5).contiguous(), one_image.labels.expand(40))
-    first, second = TrainBatches(repeated, batch=20, seed=0, augment=augment).epoch(0)
+    first, second = TrainBatches(Views(repeated, augment, seed=0), batch=20, seed=0).epoch(0)
     assert not torch.equal(first.images, second.images)
 
 

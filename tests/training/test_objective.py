@@ -15,6 +15,7 @@ from kdeploy.loading import Batch
 from kdeploy.methods import Context, Method, Outputs
 from kdeploy.models.classifier import Classifier
 from kdeploy.training.objective import CrossEntropy, Distillation
+from kdeploy.training.teaching import Live
 from kdeploy.training.views import View, survey
 
 Array = NDArray[np.float64]
@@ -68,8 +69,8 @@ def distillation(
 ) -> Distillation:
     needs = [method.needs for method, _ in weighted]
     ours, theirs = survey(student, teacher, needs, shape=(1, 2, 2), classes=CLASSES)
-    views = View(student, ours, needs, "student"), View(teacher, theirs, needs, "teacher")
-    return Distillation(teacher, weighted, views=views, **more)
+    teaching = Live(teacher, View(teacher, theirs, needs, "teacher"))
+    return Distillation(teaching, weighted, view=View(student, ours, needs, "student"), **more)
 
 
 def log_softmax(logits: Array) -> Array:

@@ -13,7 +13,7 @@ from torch import nn
 
 from kdeploy import models
 from kdeploy.errors import UserError
-from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, channel_statistics
+from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, Views, channel_statistics
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
@@ -98,7 +98,9 @@ class Workshop:
 
     def training(self, spec: TrainSpec, seed: int) -> TrainBatches:
         """Augmented training batches; order and views depend on the seed alone."""
-        return TrainBatches(self.tensors("train"), batch=spec.batch, seed=seed, augment=self.recipe.data.augment)
+        return TrainBatches(
+            Views(self.tensors("train"), self.recipe.data.augment, seed=seed), batch=spec.batch, seed=seed
+        )
 
     def validation(self) -> EvalBatches:
         return EvalBatches(self.tensors("validation"))

@@ -9,12 +9,13 @@ from torch import nn
 
 from kdeploy import methods
 from kdeploy.errors import UserError
-from kdeploy.methods.base import Method, Phase
+from kdeploy.methods.base import Method
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import Recipe, TrainSpec
 from kdeploy.training import loop, setup, teachers
 from kdeploy.training.objective import CrossEntropy, Distillation, PhaseLoss
 from kdeploy.training.procedures.base import Job, Workshop
+from kdeploy.training.teaching import Live
 from kdeploy.training.views import Tapped, View, survey
 
 
@@ -94,14 +95,13 @@ def _student(shop: Workshop) -> None:
     setup.choose(recipe.distill, shop.device).place(teacher)
     student_net = classifier
     for number, (method, _) in enumerate(weighted):
-        views = View(classifier, ours, [method.needs], "student"), View(teacher, theirs, [method.needs], "teacher")
-        _prepare(method, shop, teacher, classifier, ours, theirs, views, prefix=f"phase-{number}")
+        _prepare(method, shop, teacher, classifier, ours, theirs, prefix=f"phase-{number}")
         student_net = _deployed(method, student_net, teacher, ours, theirs)
     objective = Distillation(
-        teacher,
+        Live(teacher, View(teacher, theirs, needs, "teacher")),
         weighted,
         _cross_entropy(recipe, [method for method, _ in weighted]),
-        views=(View(classifier, ours, needs, "student"), View(teacher, theirs, needs, "teacher")),
+        view=View(classifier, ours, needs, "student"),
         label_smoothing=recipe.distill.label_smoothing,
     )
     shop.train(
@@ -155,7 +155,6 @@ def _prepare(
     student: Classifier,
     ours: Tapped,
     theirs: Tapped,
-    views: tuple[View, View],
     *,
     prefix: str,
 ) -> None:
@@ -164,25 +163,23 @@ def _prepare(
     if method.needs.training_labels:
         method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
-        _run_phase(method, phase, shop, teacher, student, views, shop.networks / "student" / f"{prefix}-{phase.name}")
+        objective = PhaseLoss(
+            Live(teacher, View(teacher, theirs, [method.needs], "teacher")),
+            method,
+            phase,
+            view=View(student, ours, [method.needs], "student"),
+        )
+        _run_phase(objective, shop, student, shop.networks / "student" / f"{prefix}-{phase.name}")
         method.end_phase(phase)
 
 
-def _run_phase(
-    method: Method,
-    phase: Phase,
-    shop: Workshop,
-    teacher: nn.Module,
-    student: Classifier,
-    views: tuple[View, View],
-    folder: Path,
-) -> None:
+def _run_phase(objective: PhaseLoss, shop: Workshop, student: Classifier, folder: Path) -> None:
     """Train the method, and the student where the phase says so; without gradients it stays as it is."""
-    recipe = shop.recipe
+    recipe, phase = shop.recipe, objective.phase
     spec = training_of(recipe).model_copy(update={"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0})
     loop.fit(
         student,
-        PhaseLoss(teacher, method, phase, views=views),
+        objective,
         train=shop.training(spec, recipe.seed),
         validation=None,
         spec=spec,
