@@ -148,6 +148,22 @@ class MethodSpec(Spec):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class TapsSpec(Spec):
+    """Modules whose outputs are the stages that methods on features see, pair by pair, shallow to deep."""
+
+    student: tuple[str, ...] = Field(min_length=1, description="Module paths of the student: [layer1, layer2].")
+    teacher: tuple[str, ...] = Field(min_length=1, description="As many of the teacher, each beside the student's.")
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> TapsSpec:
+        if len(self.student) != len(self.teacher):
+            raise ValueError(
+                f"taps go in pairs, and there are {len(self.student)} of the student and {len(self.teacher)} of the "
+                "teacher: name as many for both"
+            )
+        return self
+
+
 class DistillSpec(TrainSpec):
     """How the student learns: the procedure, its methods, and the training of `TrainSpec`."""
 
@@ -156,6 +172,9 @@ class DistillSpec(TrainSpec):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method, where it is one name.")
     weight: float | None = Field(None, description="Weight of the method, where it is one name; default: its own.")
     cross_entropy: float | None = Field(None, ge=0, description="Weight of cross-entropy; default: the method's own.")
+    taps: TapsSpec | Literal["auto"] = Field(
+        "auto", description="Where features are taken; auto: the stages that `kdeploy models NAME --taps` prints."
+    )
     baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
 
     @model_validator(mode="after")

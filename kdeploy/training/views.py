@@ -9,9 +9,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from kdeploy.errors import UserError
 from kdeploy.methods.base import Needs, Outputs, Shapes
 from kdeploy.models.classifier import Classifier
-from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, pair_taps
+from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, name_taps, pair_taps
+from kdeploy.recipe.schema import TapsSpec
 
 Side = Literal["student", "teacher"]
 
@@ -32,19 +34,43 @@ class Tapped:
 
 
 def survey(
-    student: Classifier, teacher: Classifier, needs: Sequence[Needs], *, shape: tuple[int, int, int], classes: int
+    student: Classifier,
+    teacher: Classifier,
+    needs: Sequence[Needs],
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
+    taps: TapsSpec | Literal["auto"] = "auto",
 ) -> tuple[Tapped, Tapped]:
     """Find the taps of student and teacher that these needs ask for: as many stages of both, from the deepest.
 
-    shape: channels, height and width of an image. Raises UserError where a network has no such stages.
+    shape: channels, height and width of an image; taps: the stages by name, in place of those found. Raises UserError
+    where a network has no such stages, and where stages are named that no method looks at.
     """
     features = any(need.features is not None for need in needs)
     embedding = features or any(need.embedding or need.teacher_classifier for need in needs)
     networks = [student.network, teacher.network]
-    stages = pair_taps(*(find_taps(network, shape) for network in networks)) if features else ([], [])
+    if taps != "auto" and not features:
+        raise UserError("taps are named, and none of the methods looks at features of stages: leave taps at auto.")
+    stages = _stages_of_both(student, teacher, shape, taps) if features else ([], [])
     classifiers = [find_classifier(network, shape) if embedding else None for network in networks]
     ours, theirs = (Tapped(tuple(found), last, classes) for found, last in zip(stages, classifiers, strict=True))
     return ours, theirs
+
+
+def _stages_of_both(
+    student: Classifier, teacher: Classifier, shape: tuple[int, int, int], taps: TapsSpec | Literal["auto"]
+) -> tuple[list[Tap], list[Tap]]:
+    """The stages of student and teacher, pair by pair."""
+    if taps == "auto":
+        return pair_taps(find_taps(student.network, shape), find_taps(teacher.network, shape))
+    named = []
+    for side, network, paths in (("student", student, taps.student), ("teacher", teacher, taps.teacher)):
+        try:
+            named.append(name_taps(network.network, paths, shape))
+        except UserError as error:
+            raise UserError(f"taps.{side}: {error}") from None
+    return named[0], named[1]
 
 
 class View:

@@ -181,6 +181,8 @@ def test_taps_of_a_network(empty, kdeploy):
     answer = kdeploy("models", "resnet20", "--taps", "--json", "-")
     assert [tap["shape"] for tap in answer.json["taps"]] == [[16, 32, 32], [32, 16, 16], [64, 8, 8]]
     assert answer.json["classifier"] == {"path": "fc", "embedding": 64}
+    told = kdeploy("models", "resnet20", "--taps").out.splitlines()
+    assert told[-1].strip() == "distill: {taps: {student: [layer1, layer2, layer3], teacher: [...]}}"
 
 
 def test_a_shape_that_a_network_cannot_take(empty, kdeploy):

@@ -6,7 +6,7 @@ from torch import nn
 from kdeploy import models
 from kdeploy.errors import UserError
 from kdeploy.models.classifier import Classifier
-from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, pair_taps
+from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, name_taps, pair_taps
 from kdeploy.recipe.schema import NetworkSpec
 from kdeploy.torchvision_compat import import_torchvision
 
@@ -119,6 +119,27 @@ def test_deepest_stages_are_paired():
     assert [tap.shape for tap in ours] == [tap.shape for tap in theirs] == [tap.shape for tap in student]
     assert pair_taps(teacher, student) == (theirs, ours)
     assert pair_taps([], student) == ([], [])
+
+
+def test_taps_by_name_have_the_shapes_that_an_image_has_there():
+    taps = name_taps(network("vgg8"), ["layer4", "layer5"], SHAPE)
+    assert taps == [Tap("layer4", (512, 4, 4)), Tap("layer5", (512, 4, 4))]
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("layer6", "There is no module 'layer6' to tap in VGG. Did you mean 'layer5'?"),
+        ("fc", "The module fc of VGG gives [B, 10], not a map [B, C, H, W]."),
+        ("idle", "No image goes through idle of VGG, so it cannot be tapped."),
+    ],
+)
+def test_what_cannot_be_a_stage_is_refused_by_name(path, sentence):
+    made = network("vgg8")
+    made.idle = nn.Conv2d(3, 3, 1)
+    with pytest.raises(UserError) as caught:
+        name_taps(made, ["layer3", path], SHAPE)
+    assert str(caught.value) == sentence
 
 
 def test_hooks_are_closed_even_after_an_error():

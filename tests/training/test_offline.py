@@ -359,6 +359,31 @@ class TestBeforeAnyWork:
         with pytest.raises(UserError, match="has no stages of a convolutional network"):
             tiny.train(tiny.workshop(recipe, tmp_path), "teacher")
 
+    @pytest.mark.parametrize(
+        ("method", "student", "sentence"),
+        [
+            ("at", ["layr1"], "taps.student: There is no module 'layr1' to tap in ResNet. Did you mean 'layer1'?"),
+            ("at", ["fc"], "taps.student: The module fc of ResNet gives [B, 10], not a map [B, C, H, W]."),
+            ("kd", ["layer1"], "taps are named, and none of the methods looks at features of stages"),
+        ],
+    )
+    def test_taps_that_do_not_fit_are_refused_before_the_teacher_is_trained(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, student: list[str], sentence: str
+    ) -> None:
+        monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("a training has begun"))
+        recipe = tiny.recipe(distill={"method": method, "taps": {"student": student, "teacher": ["layer3"]}})
+        with pytest.raises(UserError) as caught:
+            tiny.train(tiny.workshop(recipe, tmp_path), "teacher")
+        assert sentence in str(caught.value)
+
+
+def test_a_method_sees_the_stages_that_the_recipe_names(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch_fit(monkeypatch)
+    taps = {"student": ["layer1", "layer3"], "teacher": ["layer2", "layer3"]}
+    tiny.train(tiny.workshop(tiny.recipe(distill={"method": "at", "epochs": 1, "taps": taps}), run_folder), "student")
+    view = seen[-1]["objective"]._view
+    assert [[path for path, _ in taps._modules] for taps in view._taps] == [["layer1", "layer3"]]
+
 
 class TestWorkshop:
     def test_a_normalisation_of_other_channels(self, tmp_path: Path) -> None:

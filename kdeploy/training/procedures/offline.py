@@ -128,7 +128,14 @@ def _survey(shop: Workshop, student: Classifier, teacher: Classifier, chosen: li
     """Where student and teacher are tapped for these methods."""
     height, width, channels = shop.splits.shape
     needs = [method.needs for method in chosen]
-    return survey(student, teacher, needs, shape=(channels, height, width), classes=len(shop.splits.classes))
+    return survey(
+        student,
+        teacher,
+        needs,
+        shape=(channels, height, width),
+        classes=len(shop.splits.classes),
+        taps=shop.recipe.distill.taps,
+    )
 
 
 def _methods(recipe: Recipe) -> list[tuple[Method, float]]:
