@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from kdeploy import artifacts, events, pipeline, sources
 from kdeploy.errors import KdeployError
 from kdeploy.provenance import RECORD, RunRecord
+from kdeploy.recipe.networks import Trained, networks
 from kdeploy.recipe.schema import NetworkSpec, Recipe, TrainSpec
 from kdeploy.sources.base import Splits
 from kdeploy.stages.base import Stage
@@ -92,7 +93,7 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
 
 def _published_weights(recipe: Recipe) -> list[str]:
     """The weights that a model's own options would fetch."""
-    specs = dict.fromkeys(spec.model for spec in (recipe.teacher, recipe.student) if _bare(spec) != spec)
+    specs = dict.fromkeys(one.network.model for one in networks(recipe) if _bare(one.network) != one.network)
     return [f"the published weights of {model}, where they are not in its library's cache" for model in specs]
 
 
@@ -113,7 +114,7 @@ def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: 
     if name in done:
         return Step(stage=prefix + name, state="done", seconds=0.0, basis="")
     if isinstance(stage, Train):
-        seconds, basis = timed.training(stage.job.role)
+        seconds, basis = timed.training(next(one for one in networks(recipe) if one.role == stage.job.role))
     elif isinstance(stage, Bench):
         seconds = len(recipe.bench.batch) * 1.5 * recipe.bench.min_time_s + 3.0
         basis = "bench.min_time_s"
@@ -134,21 +135,24 @@ class _Timing:
         self.disk_bytes = 0
         self._timed: dict[str, float] = {}
 
-    def training(self, role: str) -> tuple[float | None, str]:
-        """Seconds of the training of `role`; the student's includes the teacher's forward passes."""
+    def training(self, one: Trained) -> tuple[float | None, str]:
+        """Seconds of the training of a network; where one teaches it, with that one's forward passes."""
         if self.splits is None:
             return None, "known once the data is here"
-        recipe = self.recipe
-        spec: TrainSpec | None = recipe.teacher.train if role == "teacher" else recipe.distill
-        network = recipe.teacher if role == "teacher" else recipe.student
-        self.disk_bytes += _COPIES * self._weights_bytes(network)
-        if spec is None:
+        self.disk_bytes += _COPIES * self._weights_bytes(one.network)
+        if one.train is None:
             return 2.0, "one evaluation"
-        steps = -(-len(self.splits.train) // spec.batch) * spec.epochs
-        seconds = self._seconds(network, spec, train=True)
-        if role == "student":
-            seconds += self._seconds(recipe.teacher, spec, train=False)
-        return steps * seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
+        steps = self._steps(one.train)
+        seconds = steps * self._seconds(one.network, one.train, train=True)
+        if one.teacher is not None:
+            seconds += steps * self._seconds(one.teacher, one.train, train=False)
+        if one.readout is not None:
+            seconds += self._steps(one.readout) * self._seconds(one.network, one.readout, train=False)
+        return seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
+
+    def _steps(self, spec: TrainSpec) -> int:
+        assert self.splits is not None
+        return -(-len(self.splits.train) // spec.batch) * spec.epochs
 
     def _seconds(self, network: NetworkSpec, spec: TrainSpec, *, train: bool) -> float:
         """Seconds of one step: forward and backward, or forward alone. Timed once for all seeds."""

@@ -16,6 +16,7 @@ from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
+from kdeploy.recipe.networks import networks
 from kdeploy.recipe.schema import Recipe
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
@@ -46,22 +47,24 @@ def compilation(recipe: Recipe) -> list[Stage]:
 
 
 def engines(recipe: Recipe) -> list[BuildEngine]:
-    """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the engines.
+    """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the student's engines.
 
     The teacher in ONNX Runtime is there so that what distillation gained and what the runtime gained are
     not mixed up.
     """
-    alone = [BuildEngine("alone", PYTORCH)] if recipe.distill.baseline == "alone" else []
-    built = [BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines]
-    teacher = [BuildEngine("teacher", PYTORCH), BuildEngine("teacher", "onnxruntime")]
-    return [*teacher, *alone, BuildEngine("student", PYTORCH), *built]
+    rows = []
+    for network in networks(recipe):
+        if network.row:
+            rows.append(BuildEngine(network.role, PYTORCH))
+        if network.role == "teacher":
+            rows.append(BuildEngine("teacher", "onnxruntime"))
+    return [*rows, *(BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines)]
 
 
 def measuring(recipe: Recipe) -> list[Stage]:
     """The stages that measure, judge, pack and show."""
-    trained = [role for role, spec in _networks(recipe) if spec]
     return [
-        *(Epochs(role) for role in trained),
+        *(Epochs(network.role) for network in networks(recipe) if network.train is not None),
         *(Bench(engine) for engine in engines(recipe)),
         Gates(),
         Bundle(),
@@ -72,12 +75,6 @@ def measuring(recipe: Recipe) -> list[Stage]:
 def plan(recipe: Recipe) -> list[Stage]:
     """All stages of a recipe, in order."""
     return [*training(recipe), *compilation(recipe), *measuring(recipe)]
-
-
-def _networks(recipe: Recipe) -> list[tuple[str, bool]]:
-    """The networks of a run, and whether each is trained in it."""
-    alone = [("alone", True)] if recipe.distill.baseline == "alone" else []
-    return [("teacher", recipe.teacher.train is not None), *alone, ("student", True)]
 
 
 def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False) -> Run:

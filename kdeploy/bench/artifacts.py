@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdeploy.engines.base import MANIFEST
 from kdeploy.errors import UserError
 
-_ROLES = ("teacher", "alone", "student")
+_ROLE = re.compile(r"(teacher|alone|student|assistant(-\d+)?)-")
 _FILES = (".kdz", ".onnx", ".ort")
 _ACCEPTED = "an engine folder, a run's folder, a bundle (.kdz) or an ONNX file"
 
@@ -46,5 +47,5 @@ def _engine(folder: Path) -> Artifact:
     folder = folder.resolve()
     if folder.parent.name != "engines":
         return Artifact(folder.name, "file", folder)
-    first = folder.name.split("-")[0]
-    return Artifact(folder.name, first if first in _ROLES else "student", folder)
+    role = _ROLE.match(folder.name)
+    return Artifact(folder.name, role[1] if role else "student", folder)

@@ -5,7 +5,7 @@ Every model is frozen and refuses unknown keys. Units sit in the names of fields
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,6 +18,14 @@ class Spec(BaseModel):
     """A part of a recipe: frozen, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+_Spec = TypeVar("_Spec", bound=Spec)
+
+
+def part(kind: type[_Spec], of: _Spec) -> _Spec:
+    """The part of a recipe that is of this kind, without what a kind built on it adds: of `distill`, the training."""
+    return kind(**{name: getattr(of, name) for name in kind.model_fields})
 
 
 class AugmentSpec(Spec):
@@ -78,7 +86,9 @@ class TrainSpec(Spec):
 
     epochs: Positive = 20
     batch: Positive = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd", description="adam adds weight_decay to the gradient, adamw takes it off the weight."
+    )
     lr: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -178,10 +188,9 @@ class TapsSpec(Spec):
         return self
 
 
-class DistillSpec(TrainSpec):
-    """How the student learns: the procedure, its methods, and the training of `TrainSpec`."""
+class LinkSpec(TrainSpec):
+    """How one network learns from another: the methods, and the training of `TrainSpec`."""
 
-    procedure: str = "offline"
     method: str | tuple[MethodSpec, ...] = Field("kd", description="A method's name, or a list of weighted methods.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method, where it is one name.")
     weight: float | None = Field(None, description="Weight of the method, where it is one name; default: its own.")
@@ -189,10 +198,14 @@ class DistillSpec(TrainSpec):
     taps: TapsSpec | Literal["auto"] = Field(
         "auto", description="Where features are taken; auto: the stages that `kdeploy models NAME --taps` prints."
     )
-    baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+    readout: TrainSpec | None = Field(
+        None,
+        description="Afterwards, train the last linear layer alone, on labels and frozen features: what makes a "
+        "classifier of a network whose loss never reaches that layer.",
+    )
 
     @model_validator(mode="after")
-    def _options_belong_to_one_method(self) -> DistillSpec:
+    def _options_belong_to_one_method(self) -> LinkSpec:
         if not isinstance(self.method, str) and (self.options or self.weight is not None):
             raise ValueError("with a list of methods, options and weight belong to each entry of the list")
         return self
@@ -203,6 +216,49 @@ class DistillSpec(TrainSpec):
         if isinstance(self.method, str):
             return (MethodSpec(method=self.method, weight=self.weight, options=self.options),)
         return self.method
+
+
+class AssistantSpec(NetworkSpec):
+    """A network between teacher and student: it learns from the one before it, and teaches the one behind it."""
+
+    distill: LinkSpec | None = Field(None, description="How it learns from the one before it; default: as the student.")
+    start: Literal["fresh", "alone"] = Field(
+        "fresh", description="Weights to start from; alone: those of its own training on the labels, before the link."
+    )
+    alone: TrainSpec | None = Field(
+        None, description="Its own training on the labels, for `start: alone` and `path: auto`; default: as its link's."
+    )
+
+
+class DistillSpec(LinkSpec):
+    """How the student learns: the procedure, and the link of `LinkSpec` from the network that teaches it."""
+
+    procedure: str = "offline"
+    baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+    assistants: tuple[AssistantSpec, ...] = Field(
+        (), description="Procedure assistants: the networks between teacher and student, largest first."
+    )
+    path: Literal["all", "auto"] = Field(
+        "all",
+        description="all: a chain through every assistant; auto: through the one whose own accuracy on validation lies "
+        "nearest the mean of the teacher's and the student's.",
+    )
+
+    @model_validator(mode="after")
+    def _assistants_are_used(self) -> DistillSpec:
+        if (self.procedure == "assistants") != bool(self.assistants):
+            raise ValueError("the procedure assistants and a list of assistants go together: give both, or neither")
+        if self.path == "auto" and self.baseline == "none":
+            raise ValueError("path auto needs the accuracy of the student alone: baseline must be alone")
+        if self.path == "auto" and not self.assistants:
+            raise ValueError("path auto chooses among assistants: it belongs to the procedure assistants")
+        for assistant in self.assistants:
+            if assistant.alone is not None and assistant.start == "fresh" and self.path == "all":
+                raise ValueError(
+                    f"the assistant {assistant.model} starts fresh, so that its training alone is used by nothing: "
+                    "set start to alone, or leave alone out"
+                )
+        return self
 
 
 class ExportSpec(Spec):

@@ -202,6 +202,18 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[EpochMetrics], None]]:
         yield write
 
 
+def joined(first: Fitted, then: Fitted) -> Fitted:
+    """Two trainings of one network, one after the other, as one history; the epoch chosen is one of the second's."""
+    before = len(first.metrics)
+    lines = (EpochMetrics(**{**asdict(line), "epoch": before + line.epoch}) for line in then.metrics)
+    return Fitted((*first.metrics, *lines), before + then.chosen_epoch, then.chosen_weights)
+
+
+def write_metrics(folder: Path, fitted: Fitted) -> None:
+    """Write `metrics.jsonl` of a finished training."""
+    state.write_metrics(folder, [asdict(line) for line in fitted.metrics])
+
+
 def write_history(folder: Path, fitted: Fitted, **more: Any) -> None:
     """Write `history.json`: the last epoch, the epoch chosen on validation, and what the caller adds."""
     last, chosen = fitted.metrics[-1], fitted.metrics[fitted.chosen_epoch]

@@ -45,6 +45,17 @@ class CrossEntropy(Objective):
         return Step(loss, {"cross_entropy": loss}, logits)
 
 
+class Readout(CrossEntropy):
+    """Cross-entropy for what is left to train of a network that is otherwise frozen.
+
+    The network runs as in evaluation, so that batch norms keep their statistics, too.
+    """
+
+    def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
+        network.eval()
+        return super().forward(network, batch, context)
+
+
 class Distillation(Objective):
     """cross_entropy * CE + sum of weight * method, with a teacher that is not trained.
 

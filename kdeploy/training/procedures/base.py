@@ -22,6 +22,7 @@ from kdeploy.sources.base import Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.objective import Objective
+from kdeploy.training.readout import read_out
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,13 @@ class Workshop:
         network_spec: NetworkSpec,
         teacher: Classifier | None = None,
         cache: CacheSpec | None = None,
+        readout: TrainSpec | None = None,
     ) -> None:
         """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
 
-        cache: what the teacher's outputs are kept by, where the objective reads them instead of running it.
+        cache: what the teacher's outputs are kept by, where the objective reads them instead of running it; readout:
+        how its last linear layer alone is trained afterwards, whose epochs are then those that are scored and chosen
+        from (`training/readout.py`).
 
         Where the epoch chosen on validation is not the one that is kept, its weights are written too, as
         `<role>-chosen` (or `<role>-last`), so that both can be measured.
@@ -140,12 +144,17 @@ class Workshop:
             classifier,
             objective,
             train=self.training(spec, seed, cache),
-            validation=self.validation(),
+            validation=self.validation() if readout is None else None,
             spec=spec,
             setup=decided,
             folder=folder,
             label=role,
         )
+        if readout is not None:
+            then = read_out(self, role, classifier, readout, seed)
+            fitted = loop.joined(fitted, then)
+            loop.write_metrics(folder, fitted)
+            spec = readout
         for stale in folder.glob(f"{role}-*.*"):
             stale.unlink()
         last = {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}
