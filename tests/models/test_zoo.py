@@ -98,7 +98,7 @@ def test_cnn1_has_the_layers_of_its_paper(name: str, maps: tuple[int, ...], hidd
         hidden,
         (hidden[1], 10),
     ]
-    with pytest.raises(UserError, match="images of 32x32, not 28x28: set data.size to 32"):
+    with pytest.raises(UserError, match=r"images of 32x32, not 28x28: set data\.size to 32"):
         network(torch.rand(2, 3, 28, 28))
 
 
