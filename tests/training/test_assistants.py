@@ -24,7 +24,12 @@ from tests.training import tiny
 LINK = {**tiny.TRAIN, "epochs": 8, "batch": 16, "lr": 0.1}
 """Long enough for an assistant to be above chance, without which it may not teach."""
 FIRST = {**tiny.NETWORK, "width": 0.375, "distill": {**LINK, "method": "kd", "options": {"temperature": 2}}}
-SECOND = {**tiny.NETWORK, "distill": {**LINK, "method": "at", "weight": 1}, "start": "alone", "alone": {**LINK, "epochs": 6}}
+SECOND = {
+    **tiny.NETWORK,
+    "distill": {**LINK, "method": "at", "weight": 1},
+    "start": "alone",
+    "alone": {**LINK, "epochs": 6},
+}
 
 
 def chain(*between: dict[str, Any], **distill: Any) -> Recipe:
