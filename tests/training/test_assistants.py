@@ -125,6 +125,15 @@ def test_an_assistant_that_says_nothing_learns_as_the_student_does() -> None:
     assert job.inputs["distill"] == student.inputs["distill"]
 
 
+def test_a_teacher_cache_is_read_where_the_teacher_teaches() -> None:
+    recipe = tiny.recipe(
+        teacher={"cache": {"views": 2}},
+        distill={"procedure": "assistants", "assistants": [FIRST, SECOND], "baseline": "none"},
+    )
+    jobs = procedures.find("assistants").jobs(recipe)
+    assert [job.role for job in jobs if "cache" in job.inputs] == ["assistant-1"]
+
+
 RECIPES = [
     tiny.recipe(),
     tiny.recipe(distill={"baseline": "none"}),

@@ -23,6 +23,7 @@ from tests.training import tiny
 DATA = {**tiny.DATA, "size": 32}
 ADAM = {"optimizer": "adam", "lr": 0.002, "weight_decay": 0, "batch": 32, "precision": "float32", "epochs": 2}
 READOUT = {**ADAM, "lr": 0.02, "epochs": 6}
+INT8 = {"precision": "int8", "scheme": "x86-avx2", "calibration": {"samples": 32}}
 STAGES = ["layer1", "layer2", "layer3"]
 AUXILIARY = {
     "model": "cnn1_a",
@@ -51,6 +52,8 @@ def flow(**distill: Any) -> Recipe:
             "student": {"model": "cnn1"},
             "distill": {**DISTILL, **distill},
             "bench": {"min_time_s": 0.01, "min_count": 10},
+            "engines": [{"precision": "float32"}, INT8],
+            "gates": {"int8_drop_points": 100},
             "bundle": {"samples": 0},
         }
     )
@@ -191,6 +194,7 @@ def test_a_run_takes_the_chain_to_engines(tmp_path: Path) -> None:
         "alone-pytorch",
         "student-pytorch",
         "student-onnxruntime-float32",
+        "student-onnxruntime-int8",
     ]
     assert set(data.epochs) == {"teacher", "alone", "assistant-1-alone", "assistant-1", "student"}
     assert set(data.curves) == set(data.epochs)
