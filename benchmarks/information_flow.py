@@ -178,10 +178,10 @@ def table(cells: Path) -> str:
         "# Information-flow modelling by retrieval, CIFAR-10",
         "",
         f"{first['database']:,} training images are the database and {first['queries']:,} test images the queries; "
-        f"{first['epochs']} of the paper's {EPOCHS} epochs of distillation into the student; seed {seed}. In percent: the "
-        "first figure is by the standard definition, the second as the authors' code computes it "
-        "(`kdeploy/training/retrieval.py`), the third, in brackets, the published one, of 50,000 images and all epochs. "
-        "Test accuracy, which the paper does not give, is that of the readout for the two networks that were distilled.",
+        f"{first['epochs']} of the paper's {EPOCHS} epochs of distillation into the student; seed {seed}. In percent: "
+        "the first figure is by the standard definition, the second as the authors' code computes it "
+        "(`kdeploy/training/retrieval.py`), the one in brackets is published, of 50,000 images and all epochs. The "
+        "paper gives no test accuracy; for the two networks that were distilled it is that of the readout.",
         "",
         f"| network | {' | '.join(title for _, _, title in COLUMNS)} | test accuracy |",
         "|:--|" + "--:|" * (len(COLUMNS) + 1),

@@ -66,7 +66,7 @@ def test_version(kdeploy):
     [
         ("kdeploy re", ["report", "recipes"]),
         ("kdeploy run qu", ["quickstart"]),
-        ("kdeploy distill cifar10/", ["cifar10/resnet56-resnet8-kd"]),
+        ("kdeploy distill cifar10/", ["cifar10/information-flow", "cifar10/resnet56-resnet8-kd"]),
         ("kdeploy recipes qu", ["quickstart"]),
         ("kdeploy methods fa", ["factor-transfer"]),
         ("kdeploy models mlperf", ["mlperf_tiny_resnet8", "mlperf_tiny_resnet8_40"]),

@@ -65,7 +65,7 @@ def _stage(inputs: int, planes: int, stride: int) -> nn.Sequential:
     return nn.Sequential(ActivatedBlock(inputs, planes, stride), ActivatedBlock(planes, planes, 1))
 
 
-@network(paper=PAPER, parameters={})
+@network(paper=PAPER, parameters={10: 11_171_274})
 def preact_resnet18(classes: int, channels: int, width: float) -> nn.Module:
     """Pre-activation, 64/128/256/512 channels, no norm behind the last block: the information-flow teacher."""
     return PreActivationResNet(classes=classes, channels=channels, width=width)
