@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -176,7 +177,10 @@ def _prepare(
 def _run_phase(objective: PhaseLoss, shop: Workshop, student: Classifier, folder: Path) -> None:
     """Train the method, and the student where the phase says so; without gradients it stays as it is."""
     recipe, phase = shop.recipe, objective.phase
-    spec = training_of(recipe).model_copy(update={"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0})
+    changed: dict[str, Any] = {"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0}
+    if phase.milestones:
+        changed |= {"schedule": "multistep", "milestones": phase.milestones, "gamma": 0.1}
+    spec = training_of(recipe).model_copy(update=changed)
     loop.fit(
         student,
         objective,
