@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,11 +19,21 @@ def make_heads(shapes: Shapes, outputs: int) -> nn.ModuleList:
     The layers are the network's own (`Shapes.onward`), else a bottleneck block for each later stage, of its channels
     and with the stride that its size asks for, and for the last stage one of its own channels with stride 1.
     """
-    own = [make() for make in shapes.onward]
-    layers = own or [_blocks(shapes.features[number:]) for number in range(len(shapes.features))]
-    width = shapes.features[-1][0]
-    ends = ((nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs)) for _ in layers)
-    return nn.ModuleList(nn.Sequential(onward, *end) for onward, end in zip(layers, ends, strict=True))
+    heads = nn.ModuleList()
+    for number, shape in enumerate(shapes.features):
+        layers = shapes.onward[number]() if shapes.onward else _blocks(shapes.features[number:])
+        heads.append(
+            nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(_width(layers, shape), outputs))
+        )
+    return heads
+
+
+def _width(layers: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Channels of what these layers make of a map of this shape."""
+    with torch.no_grad():
+        width = int(layers.eval()(torch.zeros(1, *shape)).shape[1])
+    layers.train()
+    return width
 
 
 def _blocks(stages: Sequence[tuple[int, int, int]]) -> nn.Sequential:

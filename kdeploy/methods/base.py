@@ -44,8 +44,8 @@ class Context:
 class Shapes:
     """The shapes of a network's outputs without the batch: what adapters are built from.
 
-    onward: for each feature, what makes new layers of the network's own kind from it to a last map with the channels
-    of the last feature, for heads that branch off there (`kdeploy.models.stages`); empty where it offers none.
+    onward: for each feature, what makes new layers of the network's own kind from it to a map like its last, for heads
+    that branch off there (`kdeploy.models.stages`); empty where it offers none.
     """
 
     classes: int

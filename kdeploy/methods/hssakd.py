@@ -58,7 +58,7 @@ class HSSAKD(Method):
     )
     year: ClassVar[int] = 2021
     formula: ClassVar[str] = "D(z_t, z_s) + sum over l of D(a_t,l, a_s,l), D = T^2 KL, a_l: classes times rotations"
-    needs: ClassVar[Needs] = Needs(features="all", labels=True, rotations=_ROTATIONS)
+    needs: ClassVar[Needs] = Needs(features="all", labels=True, rotations=4)
 
     def __init__(self, *, temperature: float = 3.0, head_epochs: int = 100) -> None:
         super().__init__()

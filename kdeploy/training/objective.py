@@ -86,8 +86,9 @@ class Distillation(Objective):
             loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
-            pair = (rows_for(method.needs, outputs[number], self._rotations) for outputs in (seen, taught))
-            for name, value in method.terms(*pair, batch.labels, context).items():
+            ours = rows_for(method.needs, seen[number], self._rotations)
+            theirs = rows_for(method.needs, taught[number], self._rotations)
+            for name, value in method.terms(ours, theirs, batch.labels, context).items():
                 terms[name if name not in terms else f"{number}/{name}"] = weight * value
         return Step(torch.stack(list(terms.values())).sum(), terms, logits)
 

@@ -35,7 +35,7 @@ def rotated(images: Tensor, rotations: int) -> Tensor:
 
 
 def rows_for(need: Needs, outputs: Outputs, rotations: int) -> Outputs:
-    """What a method is given of outputs for images in so many rotations: all, or the unturned rows if it asks for none."""
+    """What a method is given of outputs for images in so many rotations: all rows, or the unturned ones."""
     if need.rotations == rotations:
         return outputs
     return Outputs(
