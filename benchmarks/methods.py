@@ -61,6 +61,7 @@ def run_cell(cells: Path, method: str, seed: int, asked: argparse.Namespace) -> 
             "teacher.sha256=null",
             "teacher.rename=[]",
             "teacher.train=null",
+            f"teacher.cache={{views: {EPOCHS}, seed: null}}",
             f"student.model={asked.student}",
             f"distill.method={method}",
             "distill.options={}",

@@ -80,6 +80,11 @@ class Needs:
     teacher_classifier: bool = False
     rotations: Literal[1, 4] = 1
 
+    @property
+    def wants_embedding(self) -> bool:
+        """Whether `Outputs.embedding` is filled: where it is asked for, and beside features, where it costs nothing."""
+        return self.embedding or self.features is not None
+
 
 @dataclass(frozen=True)
 class Phase:
