@@ -11,8 +11,6 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kdeploy.errors import UserError
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -166,16 +164,19 @@ class Method(nn.Module):
         target: `[B]` int64 labels, for methods that need them.
         """
 
-    def build_peers(self, peers: Sequence[Shapes]) -> None:
-        """Get ready for networks of these shapes that teach one another, in place of `build`.
+    @property
+    def teaches_peers(self) -> bool:
+        """Whether it has a form for networks that teach one another.
 
-        Raises UserError where the method has adapters or phases, which lead from one student to one trained teacher.
+        It has where there are no adapters and phases, which lead from one student to one trained teacher, and where
+        the method makes such adapters as peers need (`build_peers`).
         """
-        if type(self).build is not Method.build or self.phases():
-            raise UserError(
-                f"{type(self).__name__} is made for a student and a trained teacher, and has no form for networks "
-                "that teach one another: take kd, dkd, dist or hssakd, or another method without adapters."
-            )
+        own = type(self).build_peers is not Method.build_peers
+        return own or (type(self).build is Method.build and not self.phases())
+
+    def build_peers(self, peers: Sequence[Shapes]) -> None:
+        """Make the adapters for networks of these shapes that teach one another, in place of `build`."""
+        return
 
     def peer_terms(
         self, peers: Sequence[Outputs], target: Tensor | None = None, context: Context | None = None

@@ -318,7 +318,9 @@ class Recipe(Spec):
     def _somebody_teaches(self) -> Recipe:
         mutual = self.distill.procedure == MUTUAL
         if self.teacher is None and not mutual:
-            raise ValueError(f"there is no teacher, and the procedure {self.distill.procedure} needs one: add `teacher`")
+            raise ValueError(
+                f"the procedure {self.distill.procedure} needs a teacher, and there is none: add `teacher`"
+            )
         if self.teacher is not None and mutual:
             raise ValueError(
                 "the networks of the procedure mutual teach one another: leave `teacher` out, or take offline"
