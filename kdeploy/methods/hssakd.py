@@ -83,8 +83,8 @@ class HSSAKD(Method):
         self.peer_heads = nn.ModuleList(make_heads(each, _ROTATIONS * each.classes) for each in peers)
 
     def phases(self) -> Sequence[Phase]:
-        milestones = tuple(max(1, tenths * self.head_epochs // 10) for tenths in (3, 6, 9))
-        return (Phase("teacher-heads", epochs=self.head_epochs, lr=_HEAD_LR, milestones=milestones),)
+        milestones = {max(1, tenths * self.head_epochs // 10) for tenths in (3, 6, 9)}
+        return (Phase("teacher-heads", self.head_epochs, _HEAD_LR, milestones=tuple(sorted(milestones))),)
 
     def phase_loss(
         self, phase: Phase, teacher: Outputs, student: Outputs | None = None, target: Tensor | None = None
