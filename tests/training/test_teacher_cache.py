@@ -148,7 +148,7 @@ def test_what_it_will_take_is_said_first_and_a_full_disk_is_refused(
     assert "2 of 2 views" in said
     assert "MB/s" in said
     monkeypatch.setattr(making.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
-    with pytest.raises(UserError, match=r"needs 0\.0 GB .* has 0\.0 GB free: set fewer teacher\.cache\.views"):
+    with pytest.raises(UserError, match=r"needs 0\.0 MB .* has 0\.0 MB free: set fewer teacher\.cache\.views"):
         distil(run_folder, {"views": 3})
 
 

@@ -92,14 +92,19 @@ def _announce(shards: Shards, missing: Mapping[int, list[str]], views: int) -> N
     what = ", ".join(sorted({name for names in missing.values() for name in names}))
     events.say(
         f"teacher cache: {len(missing)} of {views} views of {shards.samples:,} samples to make ({what}), "
-        f"{needed / 1e9:.2f} GB in {shards.folder}; this disk takes {speed / 1e6:,.0f} MB/s, "
+        f"{_size(needed)} in {shards.folder}; this disk takes {speed / 1e6:,.0f} MB/s, "
         f"so {needed / speed:.0f} s of writing beside the teacher's passes"
     )
     if needed > 0.95 * free:
         raise UserError(
-            f"The teacher cache needs {needed / 1e9:.1f} GB and {shards.folder} has {free / 1e9:.1f} GB free: set "
+            f"The teacher cache needs {_size(needed)} and {shards.folder} has {_size(free)} free: set "
             "fewer teacher.cache.views, or teacher.cache.folder on another disk."
         )
+
+
+def _size(count: int) -> str:
+    """Bytes as megabytes, or gigabytes from one on."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _make(
