@@ -46,5 +46,5 @@ def _engine(folder: Path) -> Artifact:
     folder = folder.resolve()
     if folder.parent.name != "engines":
         return Artifact(folder.name, "file", folder)
-    found = re.match(r"teacher|alone|student|peer-\d+", folder.name)
-    return Artifact(folder.name, found[0] if found else "student", folder)
+    found = re.match(r"(teacher|alone|student|peer-\d+)-", folder.name)
+    return Artifact(folder.name, found[1] if found else "student", folder)

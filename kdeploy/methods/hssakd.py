@@ -30,8 +30,8 @@ class HSSAKD(Method):
 
         teacher's heads, a training that comes first:   sum over l of CE(a_t,l, joint)
         student:    L = D(z_t, z_s) + sum over l of D(a_t,l, a_s,l)
-        n peers:    L = sum over i of  sum over l of CE(a_i,l, joint)
-                          + 1/(n-1) * sum over k != i of  ( D(z_k, z_i) + sum over l of D(a_k,l, a_i,l) )
+        n peers:    L = sum over i and l of CE(a_i,l, joint)
+                        + 1/(n-1) * sum over i and k != i of (D(z_k, z_i) + sum over l of D(a_k,l, a_i,l))
 
     all beside cross-entropy of z with y on the unturned rows 4b only, at weight 1 (the recipe's). The student's heads
     get no labels. The gradient of heads goes on into the student, or the peer; the target of each D gets none. The

@@ -18,7 +18,7 @@ from kdeploy.loading import Batch
 from kdeploy.methods import Context, Outputs
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network
-from kdeploy.recipe.schema import Recipe
+from kdeploy.recipe.schema import BenchSpec, Recipe
 from kdeploy.training import procedures
 from kdeploy.training.peers import MutualLearning
 from kdeploy.training.views import View, survey_all
@@ -188,6 +188,38 @@ def test_what_does_not_go_together(changes: dict[str, Any], sentence: str) -> No
     content = {**recipe().model_dump(mode="json"), "distill": {"procedure": "mutual"}}
     with pytest.raises(ValidationError, match=sentence):
         Recipe.model_validate({**content, **changes})
+
+
+def test_a_dry_run_counts_the_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdeploy.estimate import _Timing
+
+    seconds = {tiny.NETWORK["width"]: 2.0, SMALLER["width"]: 1.0}
+    monkeypatch.setattr(_Timing, "_time", lambda _, network, spec, train: seconds[network.width] * spec.batch)
+    timed = _Timing(recipe(peers=[tiny.NETWORK, SMALLER]), tiny.splits(), "cpu")
+    steps = 2 * 5  # epochs of 150 images, 32 a batch
+    assert timed.training("alone")[0] == steps * 32 * 2
+    assert timed.training("student")[0] == steps * 32 * (2 + 2 + 1)
+    turned = _Timing(recipe(**HSSAKD), tiny.splits(), "cpu")
+    assert turned.training("student")[0] == steps * 4 * 32 * (2 + 2)
+
+
+@pytest.mark.slow
+def test_a_whole_run_without_a_teacher(tmp_path: Path) -> None:
+    from kdeploy import pipeline, results
+
+    asked = recipe(**DML).model_copy(update={"bench": BenchSpec(min_time_s=0.01, min_count=10)})
+    pipeline.execute(pipeline.open_run(asked, tmp_path / "run"), pipeline.plan(asked))
+    found = results.read(tmp_path / "run")
+    assert [row.key for row in found.rows] == [
+        "alone-pytorch",
+        "student-pytorch",
+        "student-onnxruntime-float32",
+        "peer-2-pytorch",
+    ]
+    assert found.baseline == "alone-pytorch"
+    assert found.bundle.exists()
+    outputs = found.record.stages["networks/student"].outputs
+    assert {"networks/student/student.safetensors", "networks/peer-2/peer-2.safetensors"} < set(outputs)
 
 
 def test_the_plan_has_a_row_for_each_peer_and_none_for_a_teacher() -> None:
