@@ -101,11 +101,11 @@ class TrainSpec(Spec):
     )
     nonfinite: Literal["stop", "skip"] = Field(
         "stop",
-        description="At a loss or gradient that is NaN or infinite: end there, or leave such steps out, counted.",
+        description="At a loss or gradient that is NaN or infinite: end, or leave such steps out, counted.",
     )
     checkpoint_steps: Positive | None = Field(
         None,
-        description="Checkpoint every so many steps and each epoch; default: as often as costs under 0.5 % of time.",
+        description="Checkpoint each epoch and every so many steps; default: as often as costs 0.5 % of time.",
     )
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ def begin(folder: Path, inputs: Mapping[str, Any], *, device: str, chosen: bool)
     note = folder / NOTE
     if _interrupted(folder):
         before = _read(note)
-        _require_same(folder, before.get("inputs", {}), inputs)
+        _require_same(folder, before["inputs"], inputs)
         if before["device"] != device and not chosen:
             raise UserError(
                 f"{folder} was interrupted on {before['device']}, and the device to be had here now is {device}. Type "

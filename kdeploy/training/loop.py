@@ -29,6 +29,8 @@ _SHOW_EVERY = 20
 """Steps between two looks at the loss: each look waits for the device."""
 _SHOW_AFTER_S = 10.0
 """Where so many steps take long, a look is worth its wait after this time."""
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+"""How torch says it where it has no exception of its own for it."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,8 @@ class _Training:
             return
         found = self.steps.what_broke(self.progress, epoch, number, self.folder)
         raise found or UserError(
-            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}, at or before batch {number + 1} (terms: "
-            f"{', '.join(totals.broken_terms()) or 'none'}), and did not when the steps were repeated. {REMEDY}"
+            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}, at or before batch {number + 1} "
+            f"(terms: {', '.join(totals.broken_terms()) or 'none'}), and did not when the steps were repeated. {REMEDY}"
         )
 
     def _report_skipped(self, totals: Totals, epoch: int) -> None:
@@ -188,10 +190,9 @@ def _memory_errors(label: str, spec: TrainSpec) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        signs = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-            if not any(sign in str(error) for sign in signs):
-                raise
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise
         key = "teacher.train.batch" if label == "teacher" else "distill.batch"
         raise UserError(
             f"Memory ran out in the training of {label}. Its last checkpoint is kept: make room and type the same "

@@ -54,7 +54,7 @@ def all_finite(parameters: Iterable[Tensor]) -> bool:
 
 
 def culprits(step: Step, parameters: Sequence[nn.Parameter]) -> list[str]:
-    """What of a step is NaN or infinite: terms, by name; else terms whose gradient is. The graph must still be there."""
+    """What of a step is NaN or infinite: terms, by name; else terms whose gradient is. The graph is still needed."""
     broken = [name for name, value in step.terms.items() if not all_finite([value.detach()])]
     if broken or not all_finite([step.loss.detach()]):
         return [f"the term {name}" for name in broken] or ["the sum of the terms"]
