@@ -136,6 +136,7 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
     the same, so that one teacher serves all seeds. UserError where another process is at work in the folder.
     """
     with runlock.held(run.folder):
+        artifacts.remove_temporaries(run.folder)
         run.record = RunRecord.read(run.folder)  # what another process has done since it was opened
         _execute(run, stages, siblings)
 
