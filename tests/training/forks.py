@@ -87,6 +87,7 @@ def _carry_out(words: list[str], dies: tuple[str, int] | None) -> None:
 def main() -> None:
 
     import kdeploy.cli.main
+    import kdeploy.pipeline
     import kdeploy.stages.train
     import kdeploy.training.procedures.offline  # noqa: F401 - loaded once, for all that are forked
 

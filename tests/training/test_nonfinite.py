@@ -12,12 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdeploy import events
 from kdeploy.errors import UserError
-from kdeploy.training import nonfinite, state
-from kdeploy.training.objective import Step
+from kdeploy.recipe.schema import TrainSpec
+from kdeploy.training import nonfinite, setup, state
+from kdeploy.training.objective import CrossEntropy, Step
 from kdeploy.training.steps import Steps
+from kdeploy.training.totals import Totals
 from tests.training import tiny
 
 THEIRS = """
@@ -188,6 +191,37 @@ def test_a_skipped_step_leaves_no_trace(make: Any, bad_step: int) -> None:
     (network, optimizer), (other, others) = trained(True), trained(False)
     assert tiny.same(network, other)
     assert all(tiny.same(optimizer[number], others[number]) for number in others)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what reads a value of a tensor, and so would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("what_to_do", ["stop", "skip"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_no_step_waits_for_the_device(tmp_path: Path, what_to_do: str, optimizer: str) -> None:
+    spec = TrainSpec.model_validate({**tiny.TRAIN, "nonfinite": what_to_do, "optimizer": optimizer})
+    shop = tiny.workshop(tiny.recipe(), tmp_path)
+    network, train = shop.make(shop.recipe.student, 0), shop.training(spec, 0)
+    steps = Steps(network, CrossEntropy(), train, spec, setup.choose(spec, shop.device))
+    totals = Totals(shop.device)
+    steps.training_mode()
+    batches = list(train.epoch(0))
+    with Waits() as waits:
+        for number, batch in enumerate(batches):
+            step, good = steps.take(batch, 0, number)
+            totals.add(step, batch.labels, good)
+        assert waits.count == 0
+        totals.finite()
+        assert waits.count == 1
 
 
 def test_a_term_without_a_gradient_is_nobodys_culprit() -> None:
