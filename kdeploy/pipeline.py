@@ -184,7 +184,7 @@ def _require_same(folder: Path, recipe: Recipe) -> None:
 def _with_what_may_change(recipe: Recipe, begun: Recipe) -> Recipe:
     """This recipe, with what need not be the same when its run goes on as it was when that was begun."""
     teacher = recipe.teacher
-    if teacher.train is not None and begun.teacher.train is not None:
+    if teacher and teacher.train and begun.teacher and begun.teacher.train:
         teacher = teacher.model_copy(update={"train": _settled(teacher.train, begun.teacher.train)})
     distill = _settled(recipe.distill, begun.distill)
     return recipe.model_copy(update={"about": begun.about, "teacher": teacher, "distill": distill})
