@@ -68,7 +68,7 @@ def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str, *, fre
         own = recipe.model_copy(update={"seed": seed})
         done = _recorded(own, folder / f"seed-{seed}" if seeds else folder, fresh)
         for stage in pipeline.plan(own):
-            shared = stage.name == "networks/teacher" and recipe.teacher.seed is not None
+            shared = stage.name == "networks/teacher" and recipe.teacher is not None and recipe.teacher.seed is not None
             if number == 0 or not shared:
                 steps.append(_step(stage, done, timed, recipe, f"seed {seed}: " if seeds else ""))
     known = [step.seconds for step in steps if step.seconds is not None]
@@ -93,7 +93,8 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
 
 def _published_weights(recipe: Recipe) -> list[str]:
     """The weights that a model's own options would fetch."""
-    specs = dict.fromkeys(one.network.model for one in networks(recipe) if _bare(one.network) != one.network)
+    made = [spec for one in networks(recipe) for spec in (one.network, *one.beside)]
+    specs = dict.fromkeys(spec.model for spec in made if _bare(spec) != spec)
     return [f"the published weights of {model}, where they are not in its library's cache" for model in specs]
 
 
@@ -114,13 +115,20 @@ def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: 
     if name in done:
         return Step(stage=prefix + name, state="done", seconds=0.0, basis="")
     if isinstance(stage, Train):
-        seconds, basis = timed.training(next(one for one in networks(recipe) if one.role == stage.job.role))
+        seconds, basis = timed.training(stage.job.role)
     elif isinstance(stage, Bench):
         seconds = len(recipe.bench.batch) * 1.5 * recipe.bench.min_time_s + 3.0
         basis = "bench.min_time_s"
     else:
         seconds, basis = _OTHER_STAGES_S.get(name.partition("/")[0], _SMALL_STAGE_S), "other runs of this size"
     return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
+
+
+def _rotations(one: Trained) -> int:
+    """Rows that an image takes up in the training of a network."""
+    from kdeploy import methods
+
+    return max((methods.find(term.method).needs.rotations for term in one.methods), default=1)
 
 
 class _Timing:
@@ -135,17 +143,20 @@ class _Timing:
         self.disk_bytes = 0
         self._timed: dict[str, float] = {}
 
-    def training(self, one: Trained) -> tuple[float | None, str]:
-        """Seconds of the training of a network; where one teaches it, with that one's forward passes."""
+    def training(self, role: str) -> tuple[float | None, str]:
+        """Seconds of the training of `role`, with the networks beside it and the forward passes of what teaches it."""
         if self.splits is None:
             return None, "known once the data is here"
-        self.disk_bytes += _COPIES * self._weights_bytes(one.network)
+        one = next(network for network in networks(self.recipe) if network.role == role)
+        learning = (one.network, *one.beside)
+        self.disk_bytes += _COPIES * sum(self._weights_bytes(network) for network in learning)
         if one.train is None:
             return 2.0, "one evaluation"
         steps = self._steps(one.train)
-        seconds = steps * self._seconds(one.network, one.train, train=True)
+        spec = one.train.model_copy(update={"batch": one.train.batch * _rotations(one)})
+        seconds = steps * sum(self._seconds(network, spec, train=True) for network in learning)
         if one.teacher is not None:
-            seconds += steps * self._seconds(one.teacher, one.train, train=False)
+            seconds += steps * self._seconds(one.teacher, spec, train=False)
         if one.readout is not None:
             seconds += self._steps(one.readout) * self._seconds(one.network, one.readout, train=False)
         return seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"

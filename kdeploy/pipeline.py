@@ -8,16 +8,17 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from kdeploy import artifacts, events
+from kdeploy import artifacts, events, runlock
 from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
 from kdeploy.recipe.networks import networks
-from kdeploy.recipe.schema import Recipe
+from kdeploy.recipe.schema import INDIFFERENT, Recipe, Spec, TrainSpec
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
 from kdeploy.stages.bundle import Bundle
@@ -30,6 +31,8 @@ from kdeploy.stages.quantize import INT8, Quantize
 from kdeploy.stages.report import Report
 
 RECIPE = "recipe.yaml"
+_OURS = (RECIPE, runlock.LOCK)
+"""What a run that was killed as it began may have left."""
 
 
 def training(recipe: Recipe) -> list[Stage]:
@@ -41,7 +44,7 @@ def training(recipe: Recipe) -> list[Stage]:
 
 def compilation(recipe: Recipe) -> list[Stage]:
     """The stages from trained networks to engines: what `kdeploy export` does with a run."""
-    exports: list[Stage] = [Export("teacher"), Export("student")]
+    exports: list[Stage] = [Export(role) for role in (*_teacher(recipe), "student")]
     quantised = [Quantize("student", engine) for engine in recipe.engines if engine.precision == INT8]
     return [*exports, *quantised, *engines(recipe)]
 
@@ -50,15 +53,16 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
     """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the student's engines.
 
     The teacher in ONNX Runtime is there so that what distillation gained and what the runtime gained are
-    not mixed up.
+    not mixed up. Peers of the student come in torch only.
     """
-    rows = []
+    rows, peers = [], [BuildEngine(role, PYTORCH) for role in recipe.peers]
     for network in networks(recipe):
         if network.row:
             rows.append(BuildEngine(network.role, PYTORCH))
         if network.role == "teacher":
             rows.append(BuildEngine("teacher", "onnxruntime"))
-    return [*rows, *(BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines)]
+    built = [BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines]
+    return [*rows, *built, *peers]
 
 
 def measuring(recipe: Recipe) -> list[Stage]:
@@ -77,6 +81,11 @@ def plan(recipe: Recipe) -> list[Stage]:
     return [*training(recipe), *compilation(recipe), *measuring(recipe)]
 
 
+def _teacher(recipe: Recipe) -> tuple[str, ...]:
+    """The role of the teacher, where there is one."""
+    return () if recipe.teacher is None else ("teacher",)
+
+
 def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False) -> Run:
     """Open the run folder of a recipe, new or with what is done already.
 
@@ -84,14 +93,17 @@ def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool 
     the old run first. A folder that holds something else is never touched.
     """
     check_folder(recipe, folder, fresh=fresh)
-    if fresh and (folder / RECORD).is_file():
-        _empty(folder)
-    if (folder / RECORD).is_file():
-        return Run(recipe, folder, RunRecord.read(folder), device)
-    record = RunRecord.new(recipe.name, recipe.seed)
-    artifacts.write_text(folder / RECIPE, recipes.dump(recipe))
-    record.write(folder)
-    return Run(recipe, folder, record, device)
+    with runlock.held(folder):
+        if fresh and (folder / RECORD).is_file():
+            _empty(folder)
+        text = recipes.dump(recipe)
+        if not (folder / RECIPE).is_file() or (folder / RECIPE).read_text(encoding="utf-8") != text:
+            artifacts.write_text(folder / RECIPE, text)
+        if (folder / RECORD).is_file():
+            return Run(recipe, folder, RunRecord.read(folder), device)
+        record = RunRecord.new(recipe.name, recipe.seed)
+        record.write(folder)
+        return Run(recipe, folder, record, device)
 
 
 def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
@@ -100,13 +112,15 @@ def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
         RunRecord.read(folder)  # a run.json of something else is no reason to remove anything
         if not fresh:
             _require_same(folder, recipe)
-    elif folder.exists() and (not folder.is_dir() or any(path.name != RECIPE for path in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(path.name not in _OURS for path in folder.iterdir())):
         raise UserError(f"{folder} is there already and is not a run. Choose another place with --out DIR.")
 
 
 def _empty(folder: Path) -> None:
-    """Remove what lies in the folder; the folder itself may be a link, or the current one."""
+    """Remove what lies in the folder but our lock; the folder itself may be a link, or the current one."""
     for path in folder.iterdir():
+        if path.name == runlock.LOCK:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -123,8 +137,15 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
     """Run the stages in order; one whose inputs have not changed is skipped.
 
     siblings: run folders, other seeds of the same recipe, whose outputs are taken over where the inputs are
-    the same, so that one teacher serves all seeds.
+    the same, so that one teacher serves all seeds. UserError where another process is at work in the folder.
     """
+    with runlock.held(run.folder):
+        artifacts.remove_temporaries(run.folder)
+        run.record = RunRecord.read(run.folder)  # what another process has done since it was opened
+        _execute(run, stages, siblings)
+
+
+def _execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path]) -> None:
     for stage in stages:
         inputs = dict(stage.inputs(run))
         key = artifacts.sha256_json(inputs)
@@ -142,12 +163,11 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
 def _require_same(folder: Path, recipe: Recipe) -> None:
     """What a recipe says about itself may change, and a newer kdeploy may know more fields than the run did."""
     content, _ = read_yaml(folder / RECIPE)
-    wanted = recipe.model_copy(update={"about": content.get("about", "")})
     try:
-        old = recipes.dump(Recipe.model_validate(content))
+        begun = Recipe.model_validate(content)
+        old, new = recipes.dump(begun), recipes.dump(_with_what_may_change(recipe, begun))
     except ValidationError:
-        old = (folder / RECIPE).read_text(encoding="utf-8")
-    new = recipes.dump(wanted)
+        old, new = (folder / RECIPE).read_text(encoding="utf-8"), recipes.dump(recipe)
     if old == new:
         return
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "the run", "this recipe", lineterm="", n=1)
@@ -156,6 +176,27 @@ def _require_same(folder: Path, recipe: Recipe) -> None:
         + "\n".join(line for line in lines if not line.startswith("@@"))
         + "\nType --fresh to remove that run and start again, or --out DIR to keep it."
     )
+
+
+def _with_what_may_change(recipe: Recipe, begun: Recipe) -> Recipe:
+    """This recipe, with what need not be the same when its run goes on as it was when that was begun."""
+    settled: Recipe = _settled(recipe, begun)
+    return settled.model_copy(update={"about": begun.about})
+
+
+def _settled(part: Any, begun: Any) -> Any:
+    """In every training of a part of a recipe: how often it is saved may change, and one that stops at a NaN may be
+    told to skip it."""
+    if isinstance(part, tuple) and isinstance(begun, tuple) and len(part) == len(begun):
+        return tuple(_settled(*pair) for pair in zip(part, begun, strict=True))
+    if not isinstance(part, Spec) or type(part) is not type(begun):
+        return part
+    same = {name: _settled(getattr(part, name), getattr(begun, name)) for name in type(part).model_fields}
+    if isinstance(part, TrainSpec) and isinstance(begun, TrainSpec):
+        same |= {name: getattr(begun, name) for name in INDIFFERENT}
+        if (begun.nonfinite, part.nonfinite) == ("stop", "skip"):
+            same["nonfinite"] = "stop"
+    return part.model_copy(update=same)
 
 
 def _take_over(run: Run, stage: str, key: str, siblings: Sequence[Path]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdeploy.recipe.schema import AssistantSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec
+from kdeploy.recipe.schema import AssistantSpec, LinkSpec, MethodSpec, NetworkSpec, Recipe, TrainSpec
 
 CHOSEN = "assistant"
 """The role of the assistant that `path: auto` takes."""
@@ -15,26 +15,39 @@ class Trained:
     """One network of a run.
 
     role: its folder under `networks/`; train: its training, None where it is used as it is; teacher: what teaches it,
-    None where the labels do; readout: the training of its last layer that follows; a row: whether it stands in the
-    table of engines.
+    None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
+    its last layer that follows; row: whether it stands in the table of engines.
     """
 
     role: str
     network: NetworkSpec
     train: TrainSpec | None
     teacher: NetworkSpec | None = None
+    methods: tuple[MethodSpec, ...] = ()
+    beside: tuple[NetworkSpec, ...] = ()
     readout: TrainSpec | None = None
     row: bool = True
 
 
 def networks(recipe: Recipe) -> list[Trained]:
     """The networks of a run in the order in which they are trained: teacher, alone, assistants, student."""
-    teacher = Trained("teacher", recipe.teacher, recipe.teacher.train)
+    teacher = [] if recipe.teacher is None else [Trained("teacher", recipe.teacher, recipe.teacher.train)]
     alone = [Trained("alone", recipe.student, recipe.distill)] if recipe.distill.baseline == "alone" else []
     between = _between(recipe)
     last = between[-1].network if between else recipe.teacher
-    student = Trained("student", recipe.student, recipe.distill, last, recipe.distill.readout)
-    return [teacher, *alone, *between, student]
+    student = _linked("student", recipe.student, recipe.distill, last, beside=tuple(recipe.peers.values()))
+    return [*teacher, *alone, *between, student]
+
+
+def _linked(
+    role: str,
+    network: NetworkSpec,
+    link: LinkSpec,
+    teacher: NetworkSpec | None,
+    beside: tuple[NetworkSpec, ...] = (),
+) -> Trained:
+    """A network that learns from another, or with others."""
+    return Trained(role, network, link, teacher, link.methods, beside, link.readout)
 
 
 def assistant_role(number: int) -> str:
@@ -61,16 +74,15 @@ def _between(recipe: Recipe) -> list[Trained]:
     """The networks between teacher and student: the assistants, each behind its own training where it has one."""
     auto = recipe.distill.path == "auto"
     found: list[Trained] = []
-    before: NetworkSpec = recipe.teacher
+    before: NetworkSpec | None = recipe.teacher
     for number, assistant in enumerate(recipe.distill.assistants):
-        role, link = assistant_role(number), link_into(assistant, recipe)
+        role = assistant_role(number)
         if auto or assistant.start == "alone":
             found.append(Trained(alone_role(role), assistant, alone_training(assistant, recipe), row=False))
         if not auto:
-            found.append(Trained(role, assistant, link, before, link.readout))
+            found.append(_linked(role, assistant, link_into(assistant, recipe), before))
             before = assistant
     if auto:
         largest = recipe.distill.assistants[0]
-        link = link_into(largest, recipe)
-        found.append(Trained(CHOSEN, largest, link, recipe.teacher, link.readout))
+        found.append(_linked(CHOSEN, largest, link_into(largest, recipe), recipe.teacher))
     return found

@@ -81,6 +81,10 @@ class RenameSpec(Spec):
     replace: str
 
 
+INDIFFERENT = frozenset({"checkpoint_steps"})
+"""Fields of a training that do not decide its weights: not part of what a finished one is known by."""
+
+
 class TrainSpec(Spec):
     """How one network is trained."""
 
@@ -104,6 +108,14 @@ class TrainSpec(Spec):
     channels_last: bool | Literal["auto"] = "auto"
     select: Literal["last", "validation"] = Field(
         "last", description="Which epoch's weights are the result; both accuracies are reported."
+    )
+    nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="At a loss or gradient that is NaN or infinite: end, or leave such steps out, counted.",
+    )
+    checkpoint_steps: Positive | None = Field(
+        None,
+        description="Checkpoint each epoch and every so many steps; default: as often as costs 0.5 % of time.",
     )
 
     @model_validator(mode="after")
@@ -172,6 +184,12 @@ class MethodSpec(Spec):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+MUTUAL = "mutual"
+"""The procedure in which networks teach one another, without a trained teacher."""
+ASSISTANTS = "assistants"
+"""The procedure in which networks of sizes between lie between teacher and student."""
+
+
 class TapsSpec(Spec):
     """Modules whose outputs are the stages that methods on features see, pair by pair, shallow to deep."""
 
@@ -235,8 +253,13 @@ class DistillSpec(LinkSpec):
 
     procedure: str = "offline"
     baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+    peers: tuple[NetworkSpec, ...] = Field(
+        (),
+        description="mutual only: networks that learn beside the student, each from a seed of its own. "
+        "Default: one more of the student's kind.",
+    )
     assistants: tuple[AssistantSpec, ...] = Field(
-        (), description="Procedure assistants: the networks between teacher and student, largest first."
+        (), description="assistants only: the networks between teacher and student, largest first."
     )
     path: Literal["all", "auto"] = Field(
         "all",
@@ -245,8 +268,18 @@ class DistillSpec(LinkSpec):
     )
 
     @model_validator(mode="after")
+    def _peers_learn_mutually(self) -> DistillSpec:
+        if self.peers and self.procedure != MUTUAL:
+            raise ValueError(f"peers belong to the procedure {MUTUAL}, and this one is {self.procedure}")
+        if any(peer.checkpoint is not None for peer in self.peers):
+            raise ValueError("a peer starts from weights of its own, drawn by its seed: leave its checkpoint out")
+        if self.procedure == MUTUAL and (self.taps != "auto" or self.readout is not None):
+            raise ValueError(f"taps and readout belong to a student and its teacher: the procedure {MUTUAL} has none")
+        return self
+
+    @model_validator(mode="after")
     def _assistants_are_used(self) -> DistillSpec:
-        if (self.procedure == "assistants") != bool(self.assistants):
+        if (self.procedure == ASSISTANTS) != bool(self.assistants):
             raise ValueError("the procedure assistants and a list of assistants go together: give both, or neither")
         if self.path == "auto" and self.baseline == "none":
             raise ValueError("path auto needs the accuracy of the student alone: baseline must be alone")
@@ -345,7 +378,9 @@ class Recipe(Spec):
     about: str = Field("", description="What this recipe shows, for `kdeploy recipes`.")
     seed: Seed = 0
     data: DataSpec = Field(default_factory=lambda: DataSpec())
-    teacher: TeacherSpec
+    teacher: TeacherSpec | None = Field(
+        None, description="Needed by every procedure but mutual, whose networks teach one another."
+    )
     student: NetworkSpec
     distill: DistillSpec = Field(default_factory=lambda: DistillSpec())
     export: ExportSpec = Field(default_factory=lambda: ExportSpec())
@@ -361,6 +396,31 @@ class Recipe(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the engine {twice[0]} is listed twice")
+        return self
+
+    @property
+    def peers(self) -> dict[str, NetworkSpec]:
+        """The networks that learn beside the student, by role: peer-2 and so on; none but in the procedure mutual."""
+        if self.distill.procedure != MUTUAL:
+            return {}
+        return {f"peer-{number}": spec for number, spec in enumerate(self.distill.peers or (self.student,), 2)}
+
+    @model_validator(mode="after")
+    def _somebody_teaches(self) -> Recipe:
+        mutual = self.distill.procedure == MUTUAL
+        if self.teacher is None and not mutual:
+            raise ValueError(
+                f"the procedure {self.distill.procedure} needs a teacher, and there is none: add `teacher`"
+            )
+        if self.teacher is not None and mutual:
+            raise ValueError(
+                "the networks of the procedure mutual teach one another: leave `teacher` out, or take offline"
+            )
+        if mutual and self.student.checkpoint is not None and not self.distill.peers:
+            raise ValueError(
+                "a peer of the student's kind would start from the same checkpoint, and the two would have nothing to "
+                "teach each other: name distill.peers"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,11 +7,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
-from kdeploy import methods
 from kdeploy.artifacts import read_json, sha256_file
 from kdeploy.errors import UserError
 from kdeploy.methods.base import Method, Needs
@@ -19,12 +18,11 @@ from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec, part
 from kdeploy.training import loop, setup, teachers
 from kdeploy.training.objective import Distillation, PhaseLoss
+from kdeploy.training.procedures.base import Workshop, cross_entropy_weight, weighted_methods
+from kdeploy.training.rotations import asked
 from kdeploy.training.teacher_cache import open_cache
 from kdeploy.training.teaching import Live, Teaching
 from kdeploy.training.views import Tapped, View, survey
-
-if TYPE_CHECKING:
-    from kdeploy.training.procedures.base import Workshop
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,15 @@ class Link:
     start: str | None = None
 
 
-def cache_for(recipe: Recipe, link: Link) -> CacheSpec | None:
-    """The cache that a link reads: the teacher's, where it is the teacher that teaches."""
-    return recipe.teacher.cache if link.teacher == "teacher" else None
+def cache_for(recipe: Recipe, teacher: str) -> CacheSpec | None:
+    """The cache that a network reads which learns from this role: the teacher's own, an assistant has none."""
+    return recipe.teacher.cache if recipe.teacher is not None and teacher == "teacher" else None
+
+
+def cache_of(recipe: Recipe, teacher: str) -> dict[str, Any]:
+    """What of that cache decides the weights of the network; nothing without one."""
+    cache = cache_for(recipe, teacher)
+    return {} if cache is None else {"cache": cache.model_dump(mode="json", exclude={"folder"})}
 
 
 def rehearse(shop: Workshop, teacher: Classifier, links: Sequence[Link]) -> None:
@@ -83,7 +87,7 @@ def learn(shop: Workshop, link: Link) -> None:
     objective = Distillation(
         _teaching(shop, link, teacher, theirs, needs, decided),
         weighted,
-        _cross_entropy(distill, chosen),
+        cross_entropy_weight(distill, chosen),
         view=View(classifier, ours, needs, "student"),
         label_smoothing=distill.label_smoothing,
     )
@@ -95,7 +99,7 @@ def learn(shop: Workshop, link: Link) -> None:
         recipe.seed,
         network_spec=link.network,
         teacher=teacher,
-        cache=cache_for(recipe, link),
+        cache=cache_for(recipe, link.teacher),
         readout=distill.readout,
     )
 
@@ -105,7 +109,7 @@ def _teaching(
 ) -> Teaching:
     """The teacher itself, or what it said beforehand where the recipe has a cache."""
     live = Live(teacher, View(teacher, theirs, needs, "teacher"))
-    cache = cache_for(shop.recipe, link)
+    cache = cache_for(shop.recipe, link.teacher)
     if cache is None:
         return live
     views = shop.views(shop.recipe.seed, cache)
@@ -151,28 +155,21 @@ def _survey(
     )
 
 
-def weighted_methods(distill: LinkSpec) -> list[tuple[Method, float]]:
-    """The methods of a link with their weights, made anew. Raises UserError for options that do not fit."""
-    chosen = []
-    for spec in distill.methods:
-        try:
-            method = methods.create(spec.method, **spec.options)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
-        chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
-    return chosen
-
-
-def _cross_entropy(distill: LinkSpec, chosen: Sequence[Method]) -> float:
-    """The weight of cross-entropy: the recipe's, else the smallest that one of the methods asks for."""
-    asked = distill.cross_entropy
-    return min(method.default_cross_entropy for method in chosen) if asked is None else asked
-
-
-def require_readout(link: Link) -> None:
-    """Raise a UserError where nothing would train the last linear layer of the network that learns."""
+def check(link: Link, recipe: Recipe) -> None:
+    """Raise a UserError for a link whose methods, options, cache or lack of a readout do not go together."""
     chosen = [method for method, _ in weighted_methods(link.distill)]
-    if link.distill.readout is None and _cross_entropy(link.distill, chosen) == 0 and all(map(_features_only, chosen)):
+    _require_readout(link, chosen)
+    if cache_for(recipe, link.teacher) is not None and asked([method.needs for method in chosen]) > 1:
+        raise UserError(
+            "teacher.cache keeps what the teacher says of unturned images, and a method of this recipe shows it each "
+            "in four rotations: leave teacher.cache out."
+        )
+
+
+def _require_readout(link: Link, chosen: Sequence[Method]) -> None:
+    """Something must train the last linear layer of the network that learns."""
+    weight = cross_entropy_weight(link.distill, chosen)
+    if link.distill.readout is None and weight == 0 and all(map(_features_only, chosen)):
         names = " and ".join(spec.method for spec in link.distill.methods)
         raise UserError(
             f"{names} without cross-entropy never trains the last linear layer of {link.role}, which would guess: "
@@ -215,12 +212,14 @@ def _prepare(
 def _run_phase(objective: PhaseLoss, shop: Workshop, link: Link, student: Classifier, folder: Path) -> None:
     """Train the method, and the student where the phase says so; without gradients it stays as it is."""
     recipe, phase = shop.recipe, objective.phase
-    changed = {"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0}
+    changed: dict[str, Any] = {"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0}
+    if phase.milestones:
+        changed |= {"schedule": "multistep", "milestones": phase.milestones, "gamma": 0.1}
     spec = part(TrainSpec, link.distill).model_copy(update=changed)
     loop.fit(
         student,
         objective,
-        train=shop.training(spec, recipe.seed, cache_for(recipe, link)),
+        train=shop.training(spec, recipe.seed, cache_for(recipe, link.teacher)),
         validation=None,
         spec=spec,
         setup=setup.choose(spec, shop.device),

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdeploy.errors import UserError
 from kdeploy.methods.base import Needs, Outputs, Shapes
 from kdeploy.models.classifier import Classifier
+from kdeploy.models.stages import onward
 from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, name_taps, pair_taps
 from kdeploy.recipe.schema import TapsSpec
+from kdeploy.training.rotations import require_square
 
 Side = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
 class Tapped:
-    """Where a network is tapped: its stages, shallow to deep, and the linear layer that its embedding enters."""
+    """Where a network is tapped: its stages, shallow to deep, and the linear layer that its embedding enters.
+
+    onward: how it goes on behind each stage, where it says so (`kdeploy.models.stages`).
+    """
 
     stages: tuple[Tap, ...]
     classifier: Tap | None
     classes: int
+    onward: tuple[Callable[[], nn.Module], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def shapes(self) -> Shapes:
         """What adapters are built from."""
         features = [(tap.shape[0], tap.shape[1], tap.shape[2]) for tap in self.stages]
-        return Shapes(self.classes, features, None if self.classifier is None else self.classifier.shape[0])
+        embedding = None if self.classifier is None else self.classifier.shape[0]
+        return Shapes(self.classes, features, embedding, self.onward)
 
 
 def survey(
@@ -45,32 +52,48 @@ def survey(
     """Find the taps of student and teacher that these needs ask for: as many stages of both, from the deepest.
 
     shape: channels, height and width of an image; taps: the stages by name, in place of those found. Raises UserError
-    where a network has no such stages, and where stages are named that no method looks at.
+    where a network has no such stages, where stages are named that no method looks at, and where images that are not
+    square would have to be turned.
     """
-    features = any(need.features is not None for need in needs)
-    embedding = features or any(need.embedding or need.teacher_classifier for need in needs)
-    networks = [student.network, teacher.network]
-    if taps != "auto" and not features:
-        raise UserError("taps are named, and none of the methods looks at features of stages: leave taps at auto.")
-    stages = _stages_of_both(student, teacher, shape, taps) if features else ([], [])
-    classifiers = [find_classifier(network, shape) if embedding else None for network in networks]
-    ours, theirs = (Tapped(tuple(found), last, classes) for found, last in zip(stages, classifiers, strict=True))
+    named = None if taps == "auto" else {"student": taps.student, "teacher": taps.teacher}
+    ours, theirs = survey_all([student, teacher], needs, shape=shape, classes=classes, named=named)
     return ours, theirs
 
 
-def _stages_of_both(
-    student: Classifier, teacher: Classifier, shape: tuple[int, int, int], taps: TapsSpec | Literal["auto"]
-) -> tuple[list[Tap], list[Tap]]:
-    """The stages of student and teacher, pair by pair."""
-    if taps == "auto":
-        return pair_taps(find_taps(student.network, shape), find_taps(teacher.network, shape))
-    named = []
-    for side, network, paths in (("student", student, taps.student), ("teacher", teacher, taps.teacher)):
-        try:
-            named.append(name_taps(network.network, paths, shape))
-        except UserError as error:
-            raise UserError(f"taps.{side}: {error}") from None
-    return named[0], named[1]
+def survey_all(
+    classifiers: Sequence[Classifier],
+    needs: Sequence[Needs],
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
+    named: Mapping[str, Sequence[str]] | None = None,
+) -> list[Tapped]:
+    """The same for any number of networks; named: the module paths of each one's stages, by its side."""
+    require_square(needs, *shape[1:])
+    features = any(need.features is not None for need in needs)
+    embedding = features or any(need.embedding or need.teacher_classifier for need in needs)
+    if named is not None and not features:
+        raise UserError("taps are named, and none of the methods looks at features of stages: leave taps at auto.")
+    networks = [classifier.network for classifier in classifiers]
+    stages: Sequence[Sequence[Tap]] = [()] * len(networks)
+    if named is not None:
+        stages = [_by_name(*each, shape) for each in zip(networks, named.items(), strict=True)]
+    elif features:
+        stages = pair_taps(*(find_taps(network, shape) for network in networks))
+    tapped = []
+    for network, found in zip(networks, stages, strict=True):
+        last = find_classifier(network, shape) if embedding else None
+        tapped.append(Tapped(tuple(found), last, classes, onward(network, [tap.path for tap in found])))
+    return tapped
+
+
+def _by_name(network: nn.Module, named: tuple[str, Sequence[str]], shape: tuple[int, int, int]) -> list[Tap]:
+    """The taps of a network that a recipe names for its side."""
+    side, paths = named
+    try:
+        return name_taps(network, paths, shape)
+    except UserError as error:
+        raise UserError(f"taps.{side}: {error}") from None
 
 
 class View:

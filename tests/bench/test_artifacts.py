@@ -14,6 +14,7 @@ def test_a_run_gives_all_its_engines_with_their_roles(tmp_path: Path) -> None:
         "alone-onnxruntime-float32",
         "assistant-1-pytorch",
         "onnxruntime-int8",
+        "peer-2-pytorch",
         "student-pytorch",
         "teacher-pytorch",
     ]
@@ -23,8 +24,8 @@ def test_a_run_gives_all_its_engines_with_their_roles(tmp_path: Path) -> None:
     (tmp_path / "engines" / "unfinished").mkdir()
     found = resolve(tmp_path)
     assert [artifact.name for artifact in found] == names
-    assert [artifact.role for artifact in found] == ["alone", "assistant-1", "student", "student", "teacher"]
-    assert resolve(tmp_path / "engines" / names[3]) == [found[3]]
+    assert [artifact.role for artifact in found] == ["alone", "assistant-1", "student", "peer-2", "student", "teacher"]
+    assert resolve(tmp_path / "engines" / names[5]) == [found[5]]
 
 
 def test_an_engine_folder_outside_a_run_is_a_file(tmp_path: Path) -> None:

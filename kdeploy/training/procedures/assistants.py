@@ -8,9 +8,9 @@ from typing import Any
 from kdeploy import events
 from kdeploy.recipe.networks import CHOSEN, alone_role, alone_training, assistant_role, link_into
 from kdeploy.recipe.schema import AssistantSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec, part
-from kdeploy.training.links import Link, learn
-from kdeploy.training.procedures.base import Job, Workshop
-from kdeploy.training.procedures.offline import alone_job, link_job, teacher_job
+from kdeploy.training.links import Link, cache_of, learn
+from kdeploy.training.procedures.base import Job, Workshop, alone_job, baseline_job
+from kdeploy.training.procedures.offline import link_job, teacher_job
 
 
 class Assistants:
@@ -34,7 +34,7 @@ class Assistants:
     about = "a chain from teacher to student through networks of sizes between, each taught by the one before it"
 
     def jobs(self, recipe: Recipe) -> list[Job]:
-        alone = [alone_job("alone", recipe.student, recipe.distill, recipe)]
+        alone = [baseline_job(recipe)]
         return [
             teacher_job(recipe, _rehearsed(recipe)),
             *(alone if recipe.distill.baseline == "alone" else []),
@@ -94,15 +94,10 @@ def _chosen(recipe: Recipe) -> list[Job]:
         for one in recipe.distill.assistants
     ]
     data = recipe.data.model_dump(mode="json")
-    inputs = {"data": data, "candidates": choices, "cache": _cache(recipe)}
+    inputs = {"data": data, "candidates": choices, **cache_of(recipe, "teacher")}
     needs = ("teacher", "alone", *roles)
     chosen = Job(CHOSEN, partial(_learn_chosen, candidates=candidates), inputs, recipe.seed, needs)
     return [*alone, chosen, link_job(Link("student", recipe.student, CHOSEN, recipe.distill), recipe)]
-
-
-def _cache(recipe: Recipe) -> dict[str, Any] | None:
-    cache = recipe.teacher.cache
-    return None if cache is None else cache.model_dump(mode="json", exclude={"folder"})
 
 
 def _learn_chosen(shop: Workshop, candidates: list[tuple[str, AssistantSpec]]) -> None:

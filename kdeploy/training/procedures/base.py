@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from kdeploy import models
+from kdeploy import artifacts, methods, models
 from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, Views, channel_statistics
+from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
-from kdeploy.recipe.schema import CacheSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec
+from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec, part
 from kdeploy.sources.base import Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
-from kdeploy.training.objective import Objective
+from kdeploy.training.objective import CrossEntropy, Objective
 from kdeploy.training.readout import read_out
 
 
@@ -30,7 +31,8 @@ class Job:
     """The training of one network.
 
     role: its name and its folder under `networks/`; needs: roles that come before it; inputs: the parts of
-    the recipe that decide its weights, by which a finished job is known; seed: its own seed.
+    the recipe that decide its weights, by which a finished job is known; seed: its own seed; beside: roles of
+    further networks that it trains, and leaves in folders of their own.
     """
 
     role: str
@@ -38,6 +40,7 @@ class Job:
     inputs: Mapping[str, Any]
     seed: int
     needs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class Procedure(Protocol):
@@ -128,12 +131,14 @@ class Workshop:
         teacher: Classifier | None = None,
         cache: CacheSpec | None = None,
         readout: TrainSpec | None = None,
+        beside: Mapping[str, tuple[Classifier, NetworkSpec]] | None = None,
     ) -> None:
         """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
 
-        cache: what the teacher's outputs are kept by, where the objective reads them instead of running it; readout:
-        how its last linear layer alone is trained afterwards, whose epochs are then those that are scored and chosen
-        from (`training/readout.py`).
+        cache: what the teacher's outputs are kept by, where the objective reads them instead of running it.
+        readout: how its last linear layer alone is trained afterwards, whose epochs are then those that are scored and
+        chosen from (`training/readout.py`).
+        beside: networks that the objective trains, by role; theirs is the last epoch.
 
         Where the epoch chosen on validation is not the one that is kept, its weights are written too, as
         `<role>-chosen` (or `<role>-last`), so that both can be measured.
@@ -167,6 +172,11 @@ class Workshop:
         agreement = None if teacher is None else self._agreement(classifier, teacher, decided)
         loop.write_history(folder, fitted, selected=spec.select, teacher_agreement=agreement)
         self.save(classifier, role, network_spec)
+        for peer, (network, its_spec) in (beside or {}).items():
+            self.save(network, peer, its_spec)
+            ended = {"epoch": len(fitted.metrics) - 1, "validation_accuracy": self.score(network, spec)}
+            record = {"epochs": len(fitted.metrics), "last": ended, "chosen": ended, "selected": "last"}
+            artifacts.write_json(self.networks / peer / "history.json", {"schema_version": 1, **record})
         state.clear(folder)
 
     def save(self, classifier: Classifier, role: str, spec: NetworkSpec, *, stem: str | None = None) -> None:
@@ -197,3 +207,41 @@ def _own_classes(spec: NetworkSpec, classes: int) -> int:
             f"it is {list(spec.class_map)}."
         )
     return int(spec.options.get("num_classes", max(*spec.class_map, classes - 1) + 1))
+
+
+def weighted_methods(distill: LinkSpec) -> list[tuple[Method, float]]:
+    """The methods that a network learns by, made anew, each with its weight; a UserError where options do not fit."""
+    chosen = []
+    for spec in distill.methods:
+        try:
+            method = methods.create(spec.method, **spec.options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
+        chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
+    return chosen
+
+
+def cross_entropy_weight(distill: LinkSpec, chosen: Sequence[Method]) -> float:
+    """The weight of cross-entropy: the recipe's, else the smallest that one of the methods asks for."""
+    asked = distill.cross_entropy
+    return min(method.default_cross_entropy for method in chosen) if asked is None else asked
+
+
+def baseline_job(recipe: Recipe) -> Job:
+    """The baseline: the student from the labels only."""
+    return alone_job("alone", recipe.student, recipe.distill, recipe)
+
+
+def alone_job(role: str, network: NetworkSpec, spec: TrainSpec, recipe: Recipe) -> Job:
+    """The job that trains a network from the labels only."""
+    inputs = {
+        "data": recipe.data.model_dump(mode="json"),
+        "network": part(NetworkSpec, network).model_dump(mode="json"),
+        "train": part(TrainSpec, spec).model_dump(mode="json"),
+    }
+    return Job(role, partial(_alone, role=role, network=network, spec=spec), inputs, recipe.seed)
+
+
+def _alone(shop: Workshop, role: str, network: NetworkSpec, spec: TrainSpec) -> None:
+    classifier = shop.make(network, shop.recipe.seed)
+    shop.train(role, classifier, CrossEntropy(spec.label_smoothing), spec, shop.recipe.seed, network_spec=network)
