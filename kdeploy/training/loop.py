@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdeploy import artifacts, events
 from kdeploy.errors import UserError
-from kdeploy.loading import Batch, EvalBatches, TrainBatches
+from kdeploy.loading import EvalBatches, TrainBatches
 from kdeploy.methods.base import Context
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
@@ -115,11 +115,11 @@ def _epoch(
             group["lr"] = rate
         context = Context(index=batch.index, epoch=epoch, step=epoch * len(train) + number, epochs=spec.epochs)
         with setup.fabric.autocast():
-            step = objective(model, Batch(setup.images(batch.images), batch.labels, batch.index), context)
+            step = objective(model, replace(batch, images=setup.images(batch.images)), context)
         optimizer.zero_grad(set_to_none=True)
         setup.fabric.backward(step.loss)
         optimizer.step()
-        totals.add(step.loss, step.terms, step.logits, batch.labels)
+        totals.add(step.loss, step.terms, step.logits, batch.main_labels)
         if number % _SHOW_EVERY == _SHOW_EVERY - 1 or number == len(train) - 1:
             totals.require_finite(epoch, number)
             speed = totals.count / (time.monotonic() - started)

@@ -13,12 +13,12 @@ from torch import nn
 
 from kdeploy import models
 from kdeploy.errors import UserError
-from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, Views, channel_statistics
+from kdeploy.loading import EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views, channel_statistics
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
 from kdeploy.recipe.schema import NetworkSpec, NormalizeSpec, Recipe, TrainSpec
-from kdeploy.sources.base import Splits
+from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.objective import Objective
@@ -57,7 +57,7 @@ class Workshop:
     networks: Path
     splits: Splits
     device: torch.device
-    _tensors: dict[str, TensorSet] = field(default_factory=dict)
+    _tensors: dict[str, Samples] = field(default_factory=dict)
 
     @cached_property
     def normalize(self) -> NormalizeSpec:
@@ -90,17 +90,26 @@ class Workshop:
         classifier.eval().requires_grad_(False)
         return classifier
 
-    def tensors(self, split: str) -> TensorSet:
-        """A split as tensors on the device, made once."""
+    def tensors(self, split: str) -> Samples:
+        """A split for the device, made once: as tensors, or streamed where its images are not held in memory."""
         if split not in self._tensors:
-            self._tensors[split] = TensorSet.from_images(getattr(self.splits, split), self.device)
+            images: ImageSet = getattr(self.splits, split)
+            kind = StreamedSet if images.streams else TensorSet
+            self._tensors[split] = kind.from_images(images, self.device)
         return self._tensors[split]
 
     def training(self, spec: TrainSpec, seed: int) -> TrainBatches:
         """Augmented training batches; order and views depend on the seed alone."""
         return TrainBatches(
-            Views(self.tensors("train"), self.recipe.data.augment, seed=seed), batch=spec.batch, seed=seed
+            Views(self.tensors("train"), self.recipe.data.augment, seed=seed, mean=self._mean_colour),
+            batch=spec.batch,
+            seed=seed,
         )
+
+    @property
+    def _mean_colour(self) -> tuple[float, ...] | None:
+        """What cutout paints with; not measured for nothing."""
+        return self.normalize.mean if self.recipe.data.augment.cutout else None
 
     def validation(self) -> EvalBatches:
         return EvalBatches(self.tensors("validation"))

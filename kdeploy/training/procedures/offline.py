@@ -26,7 +26,7 @@ class Offline:
 
     def jobs(self, recipe: Recipe) -> list[Job]:
         _methods(recipe)  # what is wrong with their options is said before any work begins
-        data = recipe.data.model_dump(mode="json")
+        data = recipe.data.deciding()
         student = recipe.student.model_dump(mode="json")
         teacher_seed = recipe.seed if recipe.teacher.seed is None else recipe.teacher.seed
         teacher = Job(
@@ -138,6 +138,11 @@ def _methods(recipe: Recipe) -> list[tuple[Method, float]]:
             method = methods.create(spec.method, **spec.options)
         except (TypeError, ValueError) as error:
             raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
+        if recipe.data.augment.mixes and (method.needs.labels or method.needs.index or method.needs.training_labels):
+            raise UserError(
+                f"The method {spec.method} wants one class for each image, and data.augment mixes images: set mixup "
+                "and cutmix to 0, or take a method such as kd."
+            )
         chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
     return chosen
 
