@@ -1,13 +1,14 @@
 """RandAugment (Cubuk et al., 2020) on whole uint8 batches, with torchvision's operations and magnitudes.
 
 The samples of a batch that drew the same operation are changed together, so that a batch takes a few dozen calls and
-not two a sample; each sample comes out as `torchvision.transforms.RandAugment` would make it from the same draws.
+not two a sample; each sample comes out as `torchvision.transforms.v2.RandAugment` makes it from the same draws.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,28 +57,43 @@ def randaugment(images: Tensor, drawn: Tensor, magnitude: int) -> Tensor:
 
     Interpolation is to the nearest pixel, and what comes in from outside is black, as is torchvision's default.
     """
-    functional = import_torchvision().transforms.v2.functional
+    import_torchvision()
+    from torchvision.transforms.v2 import functional
+
     images = images.clone()
     for step in drawn.unbind(1):
         for code in sorted(set(step.tolist())):
-            name, sign = OPERATIONS[code // 2], -1.0 if code % 2 else 1.0
+            name = OPERATIONS[code // 2]
             if name == "Identity":
                 continue
             rows = (step == code).nonzero().squeeze(1).to(images.device)
-            images[rows] = _operation(functional, name, sign * magnitude / _STEPS, images.shape)(images[rows])
+            level = _Level(magnitude, -1 if code % 2 else 1)
+            images[rows] = _operation(functional, name, level, images.shape)(images[rows])
     return images
 
 
-def _operation(functional: Any, name: str, strength: float, shape: torch.Size) -> Callable[[Tensor], Tensor]:
-    """The operation called `name` at `strength`, -1 to 1, for images of this shape."""
+@dataclass(frozen=True)
+class _Level:
+    """How far an operation goes: its magnitude of the steps, and which way."""
+
+    magnitude: int
+    sign: int
+
+    def between(self, least: float, most: float) -> float:
+        """The value at this magnitude, in float32 as torchvision has it: the last bit can decide a pixel."""
+        return self.sign * float(torch.linspace(least, most, _STEPS + 1)[self.magnitude].item())
+
+
+def _operation(functional: Any, name: str, level: _Level, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+    """The operation called `name` at a level, for images of this shape."""
     if name.startswith(("Shear", "Translate")):
-        return _affine(functional, name, strength, shape)
+        return _affine(functional, name, level, shape)
     if name == "Rotate":
-        return lambda images: functional.rotate(images, 30.0 * strength)
+        return lambda images: functional.rotate(images, level.between(0, 30))
     if name == "Posterize":
-        return lambda images: functional.posterize(images, bits=8 - round(4 * strength))
+        return lambda images: functional.posterize(images, bits=8 - round(4 * level.magnitude / _STEPS))
     if name == "Solarize":
-        return lambda images: functional.solarize(images, threshold=255.0 * (1 - strength))
+        return lambda images: functional.solarize(images, threshold=255 * level.between(1, 0))
     if name == "AutoContrast":
         return functional.autocontrast  # type: ignore[no-any-return]
     if name == "Equalize":
@@ -88,17 +104,17 @@ def _operation(functional: Any, name: str, strength: float, shape: torch.Size) -
         "Contrast": functional.adjust_contrast,
         "Sharpness": functional.adjust_sharpness,
     }[name]
-    return lambda images: adjust(images, 1 + 0.9 * strength)
+    return lambda images: adjust(images, 1 + level.between(0, 0.9))
 
 
-def _affine(functional: Any, name: str, strength: float, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+def _affine(functional: Any, name: str, level: _Level, shape: torch.Size) -> Callable[[Tensor], Tensor]:
     """A shear about the top left corner, or a shift by up to 150/331 of a side."""
     horizontal = name.endswith("X")
     if name.startswith("Shear"):
-        angle = math.degrees(math.atan(0.3 * strength))
+        angle = math.degrees(math.atan(level.between(0, 0.3)))
         shear, translate, centre = [angle, 0.0] if horizontal else [0.0, angle], [0, 0], [0.0, 0.0]
     else:
-        pixels = int(150 / 331 * (shape[3] if horizontal else shape[2]) * strength)
+        pixels = int(level.between(0, 150 / 331 * (shape[3] if horizontal else shape[2])))
         shear, translate, centre = [0.0, 0.0], [pixels, 0] if horizontal else [0, pixels], None
     return lambda images: functional.affine(
         images, angle=0.0, translate=translate, scale=1.0, shear=shear, center=centre
