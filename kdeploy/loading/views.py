@@ -38,7 +38,7 @@ class Views:
         self.augment = augment
         self.seed = seed
         self.count = count
-        self._mean = mean
+        self.mean = mean
         self._drawn: _Drawn | None = None
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Views:
         return images.float().div_(255)
 
     def _fill(self, images: Tensor) -> Tensor:
-        mean = self._mean or (0.0,) * images.shape[1]
+        mean = self.mean or (0.0,) * images.shape[1]
         return torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8, device=images.device)
 
     def _draw(self, view: int, shape: torch.Size, device: torch.device) -> _Drawn:

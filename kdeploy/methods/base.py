@@ -69,6 +69,11 @@ class Needs:
     training_labels: bool = False
     teacher_classifier: bool = False
 
+    @property
+    def wants_embedding(self) -> bool:
+        """Whether `Outputs.embedding` is filled: where it is asked for, and beside features, where it costs nothing."""
+        return self.embedding or self.features is not None
+
 
 @dataclass(frozen=True)
 class Phase:

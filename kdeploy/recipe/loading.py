@@ -28,7 +28,7 @@ _WORDS = {
     "invalid_key": "a key that is text",
     "too_short": "longer",
 }
-_PATHS = (("data", "root"), ("teacher", "checkpoint"), ("student", "checkpoint"))
+_PATHS = (("data", "root"), ("teacher", "checkpoint"), ("teacher", "cache", "folder"), ("student", "checkpoint"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -116,8 +116,10 @@ def _note_lines(
 
 
 def _make_absolute(content: dict[str, Any], base: Path) -> None:
-    for section, key in _PATHS:
-        part = content.get(section)
+    for *sections, key in _PATHS:
+        part: Any = content
+        for section in sections:
+            part = part.get(section) if isinstance(part, dict) else None
         if isinstance(part, dict) and isinstance(part.get(key), str):
             part[key] = str((base / Path(part[key]).expanduser()).resolve())
 

@@ -160,6 +160,19 @@ class NetworkSpec(Spec):
     )
 
 
+class CacheSpec(Spec):
+    """The teacher's outputs kept on disk: it runs once for each view, and not at every step."""
+
+    views: Positive = Field(8, description="Augmented views of each image; epoch e shows view e modulo this.")
+    seed: Seed | None = Field(
+        0, description="What the views are drawn from, so that --seeds shares one cache; null: the run's seed."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the teacher computes in it, which loses nothing, else float16."
+    )
+    folder: str | None = Field(None, description="Where it is kept; default: `kdeploy cache` says where.")
+
+
 class TeacherSpec(NetworkSpec):
     """The teacher: trained here, taken from a checkpoint, or both (fine-tuned)."""
 
@@ -169,6 +182,7 @@ class TeacherSpec(NetworkSpec):
     seed: Seed | None = Field(
         0, description="The teacher's own seed, so that --seeds shares one teacher; null: the run's."
     )
+    cache: CacheSpec | None = Field(None, description="Run the teacher once for each view, and not at every step.")
 
     @model_validator(mode="after")
     def _has_weights(self) -> TeacherSpec:
@@ -309,6 +323,15 @@ class Recipe(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the engine {twice[0]} is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _cache_holds_what_is_shown(self) -> Recipe:
+        if self.teacher.cache is not None and self.data.augment.mixes:
+            raise ValueError(
+                "teacher.cache holds what the teacher says of single images, and data.augment mixes them: set mixup "
+                "and cutmix to 0, or leave teacher.cache out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -55,8 +55,8 @@ class View:
         self._taps = [
             Taps(
                 network.network,
-                [tap.path for tap in _stages(tapped, need)],
-                classifier=classifier if need.embedding or need.features is not None else None,
+                [tap.path for tap in stages_of(tapped, need)],
+                classifier=classifier if need.wants_embedding else None,
                 relu=need.student_relu if side == "student" else need.teacher_relu,
             )
             for need in needs
@@ -77,13 +77,14 @@ class View:
             Outputs(
                 logits=logits,
                 features=taps.features if need.features is not None else (),
-                embedding=taps.embedding if need.embedding or need.features is not None else None,
+                embedding=taps.embedding if need.wants_embedding else None,
             )
             for taps, need in zip(self._taps, self._needs, strict=True)
         ]
 
 
-def _stages(tapped: Tapped, need: Needs) -> tuple[Tap, ...]:
+def stages_of(tapped: Tapped, need: Needs) -> tuple[Tap, ...]:
+    """The taps of the features that a method asks for."""
     if need.features is None:
         return ()
     return tapped.stages if need.features == "all" else tapped.stages[-1:]

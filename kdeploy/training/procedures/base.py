@@ -17,7 +17,7 @@ from kdeploy.loading import EvalBatches, Samples, StreamedSet, TensorSet, TrainB
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
-from kdeploy.recipe.schema import NetworkSpec, NormalizeSpec, Recipe, TrainSpec
+from kdeploy.recipe.schema import CacheSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec
 from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
@@ -98,18 +98,17 @@ class Workshop:
             self._tensors[split] = kind.from_images(images, self.device)
         return self._tensors[split]
 
-    def training(self, spec: TrainSpec, seed: int) -> TrainBatches:
-        """Augmented training batches; order and views depend on the seed alone."""
-        return TrainBatches(
-            Views(self.tensors("train"), self.recipe.data.augment, seed=seed, mean=self._mean_colour),
-            batch=spec.batch,
-            seed=seed,
-        )
+    def views(self, seed: int, cache: CacheSpec | None = None) -> Views:
+        """The augmented views of the training images: new ones each epoch, or those of a teacher cache."""
+        drawn = seed if cache is None or cache.seed is None else cache.seed
+        count = None if cache is None else cache.views
+        augment = self.recipe.data.augment
+        mean = self.normalize.mean if augment.cutout else None  # measured only where it is used
+        return Views(self.tensors("train"), augment, seed=drawn, count=count, mean=mean)
 
-    @property
-    def _mean_colour(self) -> tuple[float, ...] | None:
-        """What cutout paints with; not measured for nothing."""
-        return self.normalize.mean if self.recipe.data.augment.cutout else None
+    def training(self, spec: TrainSpec, seed: int, cache: CacheSpec | None = None) -> TrainBatches:
+        """Augmented training batches; their order depends on the seed alone."""
+        return TrainBatches(self.views(seed, cache), batch=spec.batch, seed=seed)
 
     def validation(self) -> EvalBatches:
         return EvalBatches(self.tensors("validation"))
@@ -130,8 +129,11 @@ class Workshop:
         *,
         network_spec: NetworkSpec,
         teacher: Classifier | None = None,
+        cache: CacheSpec | None = None,
     ) -> None:
         """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
+
+        cache: what the teacher's outputs are kept by, where the objective reads them instead of running it.
 
         Where the epoch chosen on validation is not the one that is kept, its weights are written too, as
         `<role>-chosen` (or `<role>-last`), so that both can be measured.
@@ -141,7 +143,7 @@ class Workshop:
         fitted = loop.fit(
             classifier,
             objective,
-            train=self.training(spec, seed),
+            train=self.training(spec, seed, cache),
             validation=self.validation(),
             spec=spec,
             setup=decided,

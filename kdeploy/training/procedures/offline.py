@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from kdeploy import methods
+from kdeploy.artifacts import read_json, sha256_file
 from kdeploy.errors import UserError
-from kdeploy.methods.base import Method
+from kdeploy.loading import digest
+from kdeploy.methods.base import Method, Needs
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import Recipe, TrainSpec
 from kdeploy.training import loop, setup, teachers
 from kdeploy.training.objective import CrossEntropy, Distillation, PhaseLoss
 from kdeploy.training.procedures.base import Job, Workshop
-from kdeploy.training.teaching import Live
+from kdeploy.training.teacher_cache import open_cache
+from kdeploy.training.teaching import Live, Teaching
 from kdeploy.training.views import Tapped, View, survey
 
 
@@ -30,7 +35,10 @@ class Offline:
         student = recipe.student.model_dump(mode="json")
         teacher_seed = recipe.seed if recipe.teacher.seed is None else recipe.teacher.seed
         teacher = Job(
-            "teacher", _teacher, {"data": data, "network": recipe.teacher.model_dump(mode="json")}, teacher_seed
+            "teacher",
+            _teacher,
+            {"data": data, "network": recipe.teacher.model_dump(mode="json", exclude={"cache"})},
+            teacher_seed,
         )
         alone = Job(
             "alone",
@@ -41,7 +49,12 @@ class Offline:
         distilled = Job(
             "student",
             _student,
-            {"data": data, "network": student, "distill": recipe.distill.model_dump(mode="json", exclude={"baseline"})},
+            {
+                "data": data,
+                "network": student,
+                "distill": recipe.distill.model_dump(mode="json", exclude={"baseline"}),
+                **_cache_of(recipe),
+            },
             recipe.seed,
             needs=("teacher",),
         )
@@ -49,6 +62,12 @@ class Offline:
 
 
 PROCEDURE = Offline()
+
+
+def _cache_of(recipe: Recipe) -> dict[str, Any]:
+    """What of a teacher cache decides the student's weights; nothing without one."""
+    cache = recipe.teacher.cache
+    return {} if cache is None else {"cache": cache.model_dump(mode="json", exclude={"folder"})}
 
 
 def _teacher(shop: Workshop) -> None:
@@ -92,21 +111,50 @@ def _student(shop: Workshop) -> None:
     weighted = _methods(recipe)
     needs = [method.needs for method, _ in weighted]
     ours, theirs = _survey(shop, classifier, teacher, [method for method, _ in weighted])
-    setup.choose(recipe.distill, shop.device).place(teacher)
+    decided = setup.choose(recipe.distill, shop.device)
+    decided.place(teacher)
     student_net = classifier
     for number, (method, _) in enumerate(weighted):
         _prepare(method, shop, teacher, classifier, ours, theirs, prefix=f"phase-{number}")
         student_net = _deployed(method, student_net, teacher, ours, theirs)
     objective = Distillation(
-        Live(teacher, View(teacher, theirs, needs, "teacher")),
+        _teaching(shop, teacher, theirs, needs, decided),
         weighted,
         _cross_entropy(recipe, [method for method, _ in weighted]),
         view=View(classifier, ours, needs, "student"),
         label_smoothing=recipe.distill.label_smoothing,
     )
     shop.train(
-        "student", student_net, objective, recipe.distill, recipe.seed, network_spec=recipe.student, teacher=teacher
+        "student",
+        student_net,
+        objective,
+        recipe.distill,
+        recipe.seed,
+        network_spec=recipe.student,
+        teacher=teacher,
+        cache=recipe.teacher.cache,
     )
+
+
+def _teaching(
+    shop: Workshop, teacher: Classifier, theirs: Tapped, needs: Sequence[Needs], decided: setup.Setup
+) -> Teaching:
+    """The teacher itself, or what it said beforehand where the recipe has a cache."""
+    live = Live(teacher, View(teacher, theirs, needs, "teacher"))
+    cache = shop.recipe.teacher.cache
+    if cache is None:
+        return live
+    views = shop.views(shop.recipe.seed, cache)
+    made_from = {
+        "weights": sha256_file(shop.networks / "teacher" / "teacher.safetensors"),
+        "card": read_json(shop.networks / "teacher" / "teacher.json"),
+        "images": digest(views.data),
+        "augment": shop.recipe.data.deciding()["augment"],
+        "seed": views.seed,
+        "precision": decided.precision,
+        **({} if views.mean is None else {"mean": views.mean}),
+    }
+    return open_cache(live, theirs, needs, views, cache, decided, made_from)
 
 
 def _deployed(method: Method, student: Classifier, teacher: Classifier, ours: Tapped, theirs: Tapped) -> Classifier:
@@ -169,7 +217,7 @@ def _prepare(
         method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
         objective = PhaseLoss(
-            Live(teacher, View(teacher, theirs, [method.needs], "teacher")),
+            _teaching(shop, teacher, theirs, [method.needs], setup.choose(shop.recipe.distill, shop.device)),
             method,
             phase,
             view=View(student, ours, [method.needs], "student"),
@@ -185,7 +233,7 @@ def _run_phase(objective: PhaseLoss, shop: Workshop, student: Classifier, folder
     loop.fit(
         student,
         objective,
-        train=shop.training(spec, recipe.seed),
+        train=shop.training(spec, recipe.seed, recipe.teacher.cache),
         validation=None,
         spec=spec,
         setup=setup.choose(spec, shop.device),
