@@ -98,8 +98,9 @@ class DataSpec(Spec):
         """
         spec = self.model_dump(mode="json", exclude={"memory", *without})
         if "augment" in spec:
-            crop_and_flip = self.augment.model_dump(mode="json", include={"crop", "flip"})
-            spec["augment"] = {**crop_and_flip, **self.augment.model_dump(mode="json", exclude_defaults=True)}
+            fields = type(self.augment).model_fields
+            used = {name for name, field in fields.items() if getattr(self.augment, name) != field.default}
+            spec["augment"] = self.augment.model_dump(mode="json", include={"crop", "flip", *used})
         return spec
 
 
