@@ -68,7 +68,8 @@ class DataSpec(Spec):
 
     source: str = Field(
         "sklearn-digits",
-        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, or python:package.module:function.",
+        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, hf:<name>, webdataset:<pattern>, or "
+        "python:package.module:function.",
     )
     root: str | None = Field(
         None, description="Folder (or zip, for imagefolder) with the data. Relative to the recipe."
