@@ -27,6 +27,8 @@ from kdeploy.stages.epochs import Epochs
 RESULTS = Path(__file__).parent / "results"
 ALONE = "cross-entropy alone"
 IMAGES, EPOCHS, BATCH = 10_000, 10, 128
+CACHE = f"{{views: {EPOCHS}, seed: null}}"
+"""Not for methods that turn the images, of which a cache knows nothing: their teacher runs at each step."""
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def run_cell(cells: Path, method: str, seed: int, asked: argparse.Namespace) -> 
         asked.data,
         asked.teacher,
         f"data.limit={IMAGES}",
-        f"teacher.cache={{views: {EPOCHS}, seed: null}}",
+        f"teacher.cache={'null' if methods.find(method).needs.rotations > 1 else CACHE}",
         f"student.model={asked.student}",
         f"distill.method={method}",
         f"distill.baseline={baseline}",

@@ -67,7 +67,7 @@ def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str, *, fre
         own = recipe.model_copy(update={"seed": seed})
         done = _recorded(own, folder / f"seed-{seed}" if seeds else folder, fresh)
         for stage in pipeline.plan(own):
-            shared = stage.name == "networks/teacher" and recipe.teacher.seed is not None
+            shared = stage.name == "networks/teacher" and recipe.teacher is not None and recipe.teacher.seed is not None
             if number == 0 or not shared:
                 steps.append(_step(stage, done, timed, recipe, f"seed {seed}: " if seeds else ""))
     known = [step.seconds for step in steps if step.seconds is not None]
@@ -92,7 +92,8 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
 
 def _published_weights(recipe: Recipe) -> list[str]:
     """The weights that a model's own options would fetch."""
-    specs = dict.fromkeys(spec.model for spec in (recipe.teacher, recipe.student) if _bare(spec) != spec)
+    networks = [recipe.student, *recipe.peers.values(), *([] if recipe.teacher is None else [recipe.teacher])]
+    specs = dict.fromkeys(spec.model for spec in networks if _bare(spec) != spec)
     return [f"the published weights of {model}, where they are not in its library's cache" for model in specs]
 
 
@@ -122,6 +123,13 @@ def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: 
     return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
 
 
+def _rotations(recipe: Recipe) -> int:
+    """Rows that an image takes up in the student's training."""
+    from kdeploy import methods
+
+    return max(methods.find(term.method).needs.rotations for term in recipe.distill.methods)
+
+
 class _Timing:
     """Times a few steps of each training on random images of the right shape."""
 
@@ -135,18 +143,21 @@ class _Timing:
         self._timed: dict[str, float] = {}
 
     def training(self, role: str) -> tuple[float | None, str]:
-        """Seconds of the training of `role`; the student's includes the teacher's forward passes."""
+        """Seconds of the training of `role`; the student's includes the teacher's forward passes and its peers."""
         if self.splits is None:
             return None, "known once the data is here"
         recipe = self.recipe
-        spec: TrainSpec | None = recipe.teacher.train if role == "teacher" else recipe.distill
-        network = recipe.teacher if role == "teacher" else recipe.student
-        self.disk_bytes += _COPIES * self._weights_bytes(network)
+        teacher = recipe.teacher if role == "teacher" else None
+        spec: TrainSpec | None = recipe.distill if teacher is None else teacher.train
+        networks = [teacher or recipe.student, *(recipe.peers.values() if role == "student" else ())]
+        self.disk_bytes += _COPIES * sum(self._weights_bytes(network) for network in networks)
         if spec is None:
             return 2.0, "one evaluation"
         steps = -(-len(self.splits.train) // spec.batch) * spec.epochs
-        seconds = self._seconds(network, spec, train=True)
         if role == "student":
+            spec = spec.model_copy(update={"batch": spec.batch * _rotations(recipe)})
+        seconds = sum(self._seconds(network, spec, train=True) for network in networks)
+        if role == "student" and recipe.teacher is not None:
             seconds += self._seconds(recipe.teacher, spec, train=False)
         return steps * seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
 

@@ -40,7 +40,7 @@ def training(recipe: Recipe) -> list[Stage]:
 
 def compilation(recipe: Recipe) -> list[Stage]:
     """The stages from trained networks to engines: what `kdeploy export` does with a run."""
-    exports: list[Stage] = [Export("teacher"), Export("student")]
+    exports: list[Stage] = [Export(role) for role in (*_teacher(recipe), "student")]
     quantised = [Quantize("student", engine) for engine in recipe.engines if engine.precision == INT8]
     return [*exports, *quantised, *engines(recipe)]
 
@@ -49,17 +49,18 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
     """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the engines.
 
     The teacher in ONNX Runtime is there so that what distillation gained and what the runtime gained are
-    not mixed up.
+    not mixed up. Peers of the student come in torch only.
     """
     alone = [BuildEngine("alone", PYTORCH)] if recipe.distill.baseline == "alone" else []
     built = [BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines]
-    teacher = [BuildEngine("teacher", PYTORCH), BuildEngine("teacher", "onnxruntime")]
-    return [*teacher, *alone, BuildEngine("student", PYTORCH), *built]
+    teacher = [BuildEngine(role, engine) for role in _teacher(recipe) for engine in (PYTORCH, "onnxruntime")]
+    peers = [BuildEngine(role, PYTORCH) for role in recipe.peers]
+    return [*teacher, *alone, BuildEngine("student", PYTORCH), *built, *peers]
 
 
 def measuring(recipe: Recipe) -> list[Stage]:
     """The stages that measure, judge, pack and show."""
-    trained = [role for role, spec in _networks(recipe) if spec]
+    trained = [role for role, here in _networks(recipe) if here]
     return [
         *(Epochs(role) for role in trained),
         *(Bench(engine) for engine in engines(recipe)),
@@ -77,7 +78,13 @@ def plan(recipe: Recipe) -> list[Stage]:
 def _networks(recipe: Recipe) -> list[tuple[str, bool]]:
     """The networks of a run, and whether each is trained in it."""
     alone = [("alone", True)] if recipe.distill.baseline == "alone" else []
-    return [("teacher", recipe.teacher.train is not None), *alone, ("student", True)]
+    teacher = [] if recipe.teacher is None else [("teacher", recipe.teacher.train is not None)]
+    return [*teacher, *alone, ("student", True)]
+
+
+def _teacher(recipe: Recipe) -> tuple[str, ...]:
+    """The role of the teacher, where there is one."""
+    return () if recipe.teacher is None else ("teacher",)
 
 
 def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False) -> Run:

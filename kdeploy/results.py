@@ -21,7 +21,8 @@ from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
 from kdeploy.stages import gates
 from kdeploy.stages.bench import measurements
 
-BASELINE = "teacher-pytorch"
+_BASELINES = ("teacher-pytorch", "alone-pytorch", "student-pytorch")
+"""What ratios refer to: the first of these that was measured; a run whose networks teach one another has no teacher."""
 METRICS = "metrics.jsonl"
 
 
@@ -75,7 +76,7 @@ def read(folder: Path) -> RunResults:
     if not measured:
         raise UserError(f"{folder} holds no measurement yet. `kdeploy run` with its recipe measures it.")
     names = [measurement.name for measurement in measured]
-    baseline = BASELINE if BASELINE in names else names[0]
+    baseline = next((name for name in _BASELINES if name in names), names[0])
     return RunResults(folder, record, baseline, rows_from(measured, baseline=baseline), gates.read(folder))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdeploy.engines.base import MANIFEST
 from kdeploy.errors import UserError
 
-_ROLES = ("teacher", "alone", "student")
 _FILES = (".kdz", ".onnx", ".ort")
 _ACCEPTED = "an engine folder, a run's folder, a bundle (.kdz) or an ONNX file"
 
@@ -46,5 +46,5 @@ def _engine(folder: Path) -> Artifact:
     folder = folder.resolve()
     if folder.parent.name != "engines":
         return Artifact(folder.name, "file", folder)
-    first = folder.name.split("-")[0]
-    return Artifact(folder.name, first if first in _ROLES else "student", folder)
+    found = re.match(r"(teacher|alone|student|peer-\d+)-", folder.name)
+    return Artifact(folder.name, found[1] if found else "student", folder)

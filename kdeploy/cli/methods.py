@@ -88,6 +88,7 @@ def needs_text(needs: Needs) -> str:
         "labels of the whole training set": needs.training_labels,
         "sample indices": needs.index,
         "the teacher's classifier": needs.teacher_classifier,
+        f"{needs.rotations} rotated views of each image": needs.rotations > 1,
     }
     return ", ".join([*words, *(word for word, wanted in asked.items() if wanted)])
 

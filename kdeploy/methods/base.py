@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of a network's outputs without the batch: what adapters are built from."""
+    """The shapes of a network's outputs without the batch: what adapters are built from.
+
+    onward: for each feature, what makes new layers of the network's own kind from it to a map like its last, for heads
+    that branch off there (`kdeploy.models.stages`); empty where it offers none.
+    """
 
     classes: int
     features: Sequence[tuple[int, int, int]] = ()
     embedding: int | None = None
+    onward: Sequence[Callable[[], nn.Module]] = field(default=(), repr=False, compare=False)
 
 
 Relu = Literal["as-is", "before", "after"]
@@ -58,6 +64,8 @@ class Needs:
     behind the batch norm that follows it; "after" that ReLU, or the ReLU that follows (`kdeploy.models.taps`).
     training_labels: `prepare` is called with the labels of the whole training set.
     teacher_classifier: `deployed` is called with the teacher's last linear layer.
+    rotations: 4: both networks see each image four times, turned counter-clockwise by 0, 90, 180 and 270 degrees, and
+    `Outputs` have 4B rows, image b by j quarters in row 4b + j. Labels and `Context.index` keep their B entries.
     """
 
     features: Literal["all", "last"] | None = None
@@ -68,6 +76,7 @@ class Needs:
     index: bool = False
     training_labels: bool = False
     teacher_classifier: bool = False
+    rotations: Literal[1, 4] = 1
 
     @property
     def wants_embedding(self) -> bool:
@@ -80,12 +89,15 @@ class Phase:
     """A training that comes before the student's own, such as a paraphraser's (Factor Transfer).
 
     student: whether the student is trained in it too, beside the method (FitNets' hints), and not only the method.
+    milestones: the learning rate is multiplied by 0.1 after each of these epochs; none: it follows the recipe's
+    schedule.
     """
 
     name: str
     epochs: int
     lr: float = 0.1
     student: bool = False
+    milestones: tuple[int, ...] = ()
 
 
 class Method(nn.Module):
@@ -114,8 +126,13 @@ class Method(nn.Module):
         """Trainings that come first; none for most methods."""
         return ()
 
-    def phase_loss(self, phase: Phase, teacher: Outputs, student: Outputs | None = None) -> Tensor:
-        """The loss of a phase from `phases`: on the teacher's outputs, and the student's if `phase.student`."""
+    def phase_loss(
+        self, phase: Phase, teacher: Outputs, student: Outputs | None = None, target: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a phase from `phases`: on the teacher's outputs, and the student's if `phase.student`.
+
+        target: `[B]` int64 labels.
+        """
         raise ValueError(f"{type(self).__name__} declares no phase {phase.name!r}")
 
     def end_phase(self, phase: Phase) -> None:
@@ -147,8 +164,45 @@ class Method(nn.Module):
         target: `[B]` int64 labels, for methods that need them.
         """
 
+    @property
+    def teaches_peers(self) -> bool:
+        """Whether it has a form for networks that teach one another.
+
+        It has where there are no adapters and phases, which lead from one student to one trained teacher, and where
+        the method makes such adapters as peers need (`build_peers`).
+        """
+        own = type(self).build_peers is not Method.build_peers
+        return own or (type(self).build is Method.build and not self.phases())
+
+    def build_peers(self, peers: Sequence[Shapes]) -> None:
+        """Make the adapters for networks of these shapes that teach one another, in place of `build`."""
+        return
+
+    def peer_terms(
+        self, peers: Sequence[Outputs], target: Tensor | None = None, context: Context | None = None
+    ) -> dict[str, Tensor]:
+        """The named parts of the loss of two or more networks that teach one another, summed over the networks.
+
+        Each network's is the mean of `terms` over all others as its teacher, without gradient to that other (Zhang
+        et al., "Deep Mutual Learning", CVPR 2018).
+        """
+        return summed_over_pairs(peers, lambda ours, theirs: self.terms(ours, theirs, target, context))
+
     def forward(
         self, student: Outputs, teacher: Outputs, target: Tensor | None = None, context: Context | None = None
     ) -> Tensor:
         """The method's own term: a scalar, without cross-entropy and without the recipe's weight."""
         return torch.stack(list(self.terms(student, teacher, target, context).values())).sum()
+
+
+Peer = TypeVar("Peer")
+
+
+def summed_over_pairs(peers: Sequence[Peer], terms: Callable[[Peer, Peer], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """For each peer the mean of `terms(peer, other)` over all others, summed over the peers."""
+    total: dict[str, Tensor] = {}
+    for ours, theirs in itertools.permutations(peers, 2):
+        for name, value in terms(ours, theirs).items():
+            value = value / (len(peers) - 1)
+            total[name] = total[name] + value if name in total else value
+    return total

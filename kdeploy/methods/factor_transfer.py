@@ -86,7 +86,9 @@ class FactorTransfer(Method):
         epochs, lr = _PHASES[self.form]
         return (Phase("paraphraser", epochs=self.paraphraser_epochs or epochs, lr=lr),)
 
-    def phase_loss(self, phase: Phase, teacher: Outputs, student: Outputs | None = None) -> Tensor:
+    def phase_loss(
+        self, phase: Phase, teacher: Outputs, student: Outputs | None = None, target: Tensor | None = None
+    ) -> Tensor:
         """How far D(E(F_t)) is from F_t: mean absolute error in form code, else mean squared error."""
         features = at_least_float32(teacher.features[-1].detach())
         rebuilt = at_least_float32(self.decoder(self.encoder(features)))

@@ -99,7 +99,9 @@ class FitNet(Method):
             return ()
         return (Phase("hints", epochs=self.hint_epochs, lr=_HINT_LR, student=True),)
 
-    def phase_loss(self, phase: Phase, teacher: Outputs, student: Outputs | None = None) -> Tensor:
+    def phase_loss(
+        self, phase: Phase, teacher: Outputs, student: Outputs | None = None, target: Tensor | None = None
+    ) -> Tensor:
         """1/2 * sum over c of (F_t - r(F_s))^2, mean over b, h, w."""
         if student is None:
             raise ValueError("fitnet's hints need the student's outputs")

@@ -164,10 +164,10 @@ def find_classifier(network: nn.Module, shape: tuple[int, int, int]) -> Tap:
     return Tap(linear[-1].path, (module.in_features,))
 
 
-def pair_taps(student: Sequence[Tap], teacher: Sequence[Tap]) -> tuple[list[Tap], list[Tap]]:
-    """As many taps of both, from the deepest: a network with more stages lends its last ones."""
-    count = min(len(student), len(teacher))
-    return list(student)[len(student) - count :], list(teacher)[len(teacher) - count :]
+def pair_taps(*networks: Sequence[Tap]) -> tuple[list[Tap], ...]:
+    """As many taps of each network, from the deepest: one with more stages lends its last ones."""
+    count = min(len(taps) for taps in networks)
+    return tuple(list(taps)[len(taps) - count :] for taps in networks)
 
 
 @dataclass

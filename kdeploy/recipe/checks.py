@@ -24,8 +24,11 @@ def check(recipe: Recipe, locate: Locate) -> None:
         _at(locate, ("distill", "method"), methods.check, method.method)
     for number, engine in enumerate(recipe.engines):
         _at(locate, ("engines", number, "engine"), _engine, engine.engine)
-    _network(recipe.teacher, "teacher", locate)
+    if recipe.teacher is not None:
+        _network(recipe.teacher, "teacher", locate)
     _network(recipe.student, "student", locate)
+    for number, peer in enumerate(recipe.distill.peers):
+        _at(locate, ("distill", "peers", number, "model"), models.check, peer.model)
     _data_is_there(recipe, locate)
     _bundle_is_built(recipe, locate)
 

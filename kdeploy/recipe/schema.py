@@ -201,6 +201,10 @@ class MethodSpec(Spec):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+MUTUAL = "mutual"
+"""The procedure in which networks teach one another, without a trained teacher."""
+
+
 class DistillSpec(TrainSpec):
     """How the student learns: the procedure, its methods, and the training of `TrainSpec`."""
 
@@ -209,7 +213,20 @@ class DistillSpec(TrainSpec):
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method, where it is one name.")
     weight: float | None = Field(None, description="Weight of the method, where it is one name; default: its own.")
     cross_entropy: float | None = Field(None, ge=0, description="Weight of cross-entropy; default: the method's own.")
+    peers: tuple[NetworkSpec, ...] = Field(
+        (),
+        description="mutual only: networks that learn beside the student, each from a seed of its own. "
+        "Default: one more of the student's kind.",
+    )
     baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+
+    @model_validator(mode="after")
+    def _peers_learn_mutually(self) -> DistillSpec:
+        if self.peers and self.procedure != MUTUAL:
+            raise ValueError(f"peers belong to the procedure {MUTUAL}, and this one is {self.procedure}")
+        if any(peer.checkpoint is not None for peer in self.peers):
+            raise ValueError("a peer starts from weights of its own, drawn by its seed: leave its checkpoint out")
+        return self
 
     @model_validator(mode="after")
     def _options_belong_to_one_method(self) -> DistillSpec:
@@ -309,7 +326,9 @@ class Recipe(Spec):
     about: str = Field("", description="What this recipe shows, for `kdeploy recipes`.")
     seed: Seed = 0
     data: DataSpec = Field(default_factory=lambda: DataSpec())
-    teacher: TeacherSpec
+    teacher: TeacherSpec | None = Field(
+        None, description="Needed by every procedure but mutual, whose networks teach one another."
+    )
     student: NetworkSpec
     distill: DistillSpec = Field(default_factory=lambda: DistillSpec())
     export: ExportSpec = Field(default_factory=lambda: ExportSpec())
@@ -325,6 +344,31 @@ class Recipe(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the engine {twice[0]} is listed twice")
+        return self
+
+    @property
+    def peers(self) -> dict[str, NetworkSpec]:
+        """The networks that learn beside the student, by role: peer-2 and so on; none but in the procedure mutual."""
+        if self.distill.procedure != MUTUAL:
+            return {}
+        return {f"peer-{number}": spec for number, spec in enumerate(self.distill.peers or (self.student,), 2)}
+
+    @model_validator(mode="after")
+    def _somebody_teaches(self) -> Recipe:
+        mutual = self.distill.procedure == MUTUAL
+        if self.teacher is None and not mutual:
+            raise ValueError(
+                f"the procedure {self.distill.procedure} needs a teacher, and there is none: add `teacher`"
+            )
+        if self.teacher is not None and mutual:
+            raise ValueError(
+                "the networks of the procedure mutual teach one another: leave `teacher` out, or take offline"
+            )
+        if mutual and self.student.checkpoint is not None and not self.distill.peers:
+            raise ValueError(
+                "a peer of the student's kind would start from the same checkpoint, and the two would have nothing to "
+                "teach each other: name distill.peers"
+            )
         return self
 
     @model_validator(mode="after")

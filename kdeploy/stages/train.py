@@ -47,9 +47,7 @@ class Train:
         _forget_other_state(note, sha256_json(self.inputs(run)))
         self.job.run(run.workshop)
         note.unlink()
-        kinds = ("safetensors", "json")
-        weights = [f"networks/{role}/{role}{which}.{kind}" for which in ("", "-last", "-chosen") for kind in kinds]
-        return run.files(*weights, f"networks/{role}/history.json", f"networks/{role}/metrics.jsonl")
+        return run.files(*(pattern for each in (role, *self.job.beside) for pattern in _patterns(each)))
 
 
 def plan(recipe: Recipe) -> list[Train]:
@@ -57,6 +55,13 @@ def plan(recipe: Recipe) -> list[Train]:
     from kdeploy.training import procedures
 
     return [Train(job) for job in procedures.find(recipe.distill.procedure).jobs(recipe)]
+
+
+def _patterns(role: str) -> list[str]:
+    """What a training leaves of a network."""
+    kinds = ("safetensors", "json")
+    weights = [f"networks/{role}/{role}{which}.{kind}" for which in ("", "-last", "-chosen") for kind in kinds]
+    return [*weights, f"networks/{role}/history.json", f"networks/{role}/metrics.jsonl"]
 
 
 def _forget_other_state(note: Path, key: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.loading import Batch
 from kdeploy.methods.base import Context, Method, Phase
+from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.teaching import Teaching
 from kdeploy.training.views import View
 
@@ -59,6 +60,9 @@ class Distillation(Objective):
 
     teaching: what the teacher says of a batch; it is no module, so that neither the optimiser nor a checkpoint
     can hold the teacher. view: how the methods see the student.
+
+    Where a method asks for rotated views, both networks are run on four rows an image; cross-entropy, accuracy and the
+    methods that ask for none are given the unturned rows.
     """
 
     def __init__(
@@ -75,20 +79,25 @@ class Distillation(Objective):
         self._weighted = tuple(methods)
         self._teaching = teaching
         self._view = view
+        self._rotations = asked([method.needs for method, _ in methods])
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
-        taught = self._teaching.outputs(batch)
+        turned = replace(batch, images=rotated(batch.images, self._rotations))
+        taught = self._teaching.outputs(turned)
         with self._view.opened() as view:
-            logits = network(batch.images)
+            logits = network(turned.images)
             seen = view.outputs(logits)
+        logits = logits[:: self._rotations]
         terms = {}
         if self.cross_entropy > 0:
             loss = label_loss(logits, batch, self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
-            for name, value in method.terms(seen[number], taught[number], batch.labels, context).items():
+            ours = rows_for(method.needs, seen[number], self._rotations)
+            theirs = rows_for(method.needs, taught[number], self._rotations)
+            for name, value in method.terms(ours, theirs, batch.labels, context).items():
                 terms[name if name not in terms else f"{number}/{name}"] = weight * value
         return Step(torch.stack(list(terms.values())).sum(), terms, logits)
 
@@ -104,11 +113,13 @@ class PhaseLoss(Objective):
         self._view = view
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
-        (taught,) = self._teaching.outputs(batch)
+        rotations = self.method.needs.rotations
+        turned = replace(batch, images=rotated(batch.images, rotations))
+        (taught,) = self._teaching.outputs(turned)
         seen, logits = None, taught.logits
         if self.phase.student:
             with self._view.opened() as view:
-                logits = network(batch.images)
+                logits = network(turned.images)
                 (seen,) = view.outputs(logits)
-        loss = self.method.phase_loss(self.phase, taught, seen)
-        return Step(loss, {self.phase.name: loss}, logits)
+        loss = self.method.phase_loss(self.phase, taught, seen, batch.labels)
+        return Step(loss, {self.phase.name: loss}, logits[::rotations])

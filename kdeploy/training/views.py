@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdeploy.methods.base import Needs, Outputs, Shapes
 from kdeploy.models.classifier import Classifier
+from kdeploy.models.stages import onward
 from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, pair_taps
+from kdeploy.training.rotations import require_square
 
 Side = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
 class Tapped:
-    """Where a network is tapped: its stages, shallow to deep, and the linear layer that its embedding enters."""
+    """Where a network is tapped: its stages, shallow to deep, and the linear layer that its embedding enters.
+
+    onward: how it goes on behind each stage, where it says so (`kdeploy.models.stages`).
+    """
 
     stages: tuple[Tap, ...]
     classifier: Tap | None
     classes: int
+    onward: tuple[Callable[[], nn.Module], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def shapes(self) -> Shapes:
         """What adapters are built from."""
         features = [(tap.shape[0], tap.shape[1], tap.shape[2]) for tap in self.stages]
-        return Shapes(self.classes, features, None if self.classifier is None else self.classifier.shape[0])
+        embedding = None if self.classifier is None else self.classifier.shape[0]
+        return Shapes(self.classes, features, embedding, self.onward)
 
 
 def survey(
@@ -36,15 +43,27 @@ def survey(
 ) -> tuple[Tapped, Tapped]:
     """Find the taps of student and teacher that these needs ask for: as many stages of both, from the deepest.
 
-    shape: channels, height and width of an image. Raises UserError where a network has no such stages.
+    shape: channels, height and width of an image. Raises UserError where a network has no such stages, and where
+    images that are not square would have to be turned.
     """
+    ours, theirs = survey_all([student, teacher], needs, shape=shape, classes=classes)
+    return ours, theirs
+
+
+def survey_all(
+    classifiers: Sequence[Classifier], needs: Sequence[Needs], *, shape: tuple[int, int, int], classes: int
+) -> list[Tapped]:
+    """The same for any number of networks."""
+    require_square(needs, *shape[1:])
     features = any(need.features is not None for need in needs)
     embedding = features or any(need.embedding or need.teacher_classifier for need in needs)
-    networks = [student.network, teacher.network]
-    stages = pair_taps(*(find_taps(network, shape) for network in networks)) if features else ([], [])
-    classifiers = [find_classifier(network, shape) if embedding else None for network in networks]
-    ours, theirs = (Tapped(tuple(found), last, classes) for found, last in zip(stages, classifiers, strict=True))
-    return ours, theirs
+    networks = [classifier.network for classifier in classifiers]
+    stages = pair_taps(*(find_taps(network, shape) for network in networks)) if features else ([],) * len(networks)
+    tapped = []
+    for network, found in zip(networks, stages, strict=True):
+        last = find_classifier(network, shape) if embedding else None
+        tapped.append(Tapped(tuple(found), last, classes, onward(network, [tap.path for tap in found])))
+    return tapped
 
 
 class View:

@@ -66,7 +66,7 @@ def test_version(kdeploy):
     [
         ("kdeploy re", ["report", "recipes"]),
         ("kdeploy run qu", ["quickstart"]),
-        ("kdeploy distill cifar10/", ["cifar10/resnet56-resnet8-kd"]),
+        ("kdeploy distill cifar10/", ["cifar10/resnet56-resnet8-kd", "cifar10/resnet8-mutual"]),
         ("kdeploy recipes qu", ["quickstart"]),
         ("kdeploy methods fa", ["factor-transfer"]),
         ("kdeploy models mlperf", ["mlperf_tiny_resnet8", "mlperf_tiny_resnet8_40"]),
@@ -162,6 +162,7 @@ def test_every_method_s_text_can_be_shown():
             "embeddings, labels of the whole training set, sample indices",
         ),
         (Needs(features="last", teacher_classifier=True), "features of the last stage, the teacher's classifier"),
+        (Needs(rotations=4), "logits, 4 rotated views of each image"),
     ],
 )
 def test_needs_in_words(needs, text):

@@ -41,6 +41,7 @@ def random_inputs(needs: Needs, *, batch: int = 4, classes: int = 5, adapted: bo
 
     Both networks have the teacher's shapes, or with `adapted` each its own.
     """
+    rows = batch * needs.rotations
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -48,8 +49,8 @@ def random_inputs(needs: Needs, *, batch: int = 4, classes: int = 5, adapted: bo
 
     def outputs(shapes: Shapes) -> Outputs:
         stages = {"all": shapes.features, "last": shapes.features[-1:], None: ()}[needs.features]
-        embedding = normal(batch, shapes.embedding or 0) if needs.embedding else None
-        return Outputs(3 * normal(batch, classes), [normal(batch, *stage) for stage in stages], embedding)
+        embedding = normal(rows, shapes.embedding or 0) if needs.embedding else None
+        return Outputs(3 * normal(rows, classes), [normal(rows, *stage) for stage in stages], embedding)
 
     labels = torch.randint(classes, (batch,), generator=generator)
     index = torch.arange(batch) if needs.index else None
@@ -67,7 +68,8 @@ def build(method: Method) -> None:
     method.double()
     for phase in method.phases():
         inputs = random_inputs(method.needs, adapted=True)
-        method.phase_loss(phase, inputs.teacher, inputs.student if phase.student else None).backward()
+        student = inputs.student if phase.student else None
+        method.phase_loss(phase, inputs.teacher, student, inputs.target).backward()
         method.end_phase(phase)
         method.zero_grad()
 

@@ -20,7 +20,18 @@ CELLS = [(name.split("/")[1], name.split("/")[2]) for name in MATRIX.names()]
 # Cells of each method: 13 pairs in the two tables of last epochs, the rest in the later ones.
 COUNTS = {
     **dict.fromkeys(("fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "factor-transfer", "nst", "crd", "crd-kd"), 13),
-    **{"kd": 17, "reviewkd": 11, "dkd": 16, "dist": 6, "kd-ls": 14, "dkd-ls": 14, "simkd": 1, "pefd": 0, "nkd": 0},
+    **{
+        "kd": 17,
+        "reviewkd": 11,
+        "dkd": 16,
+        "dist": 6,
+        "kd-ls": 14,
+        "dkd-ls": 14,
+        "simkd": 1,
+        "pefd": 0,
+        "nkd": 0,
+        "hssakd": 8,
+    },
 }
 
 
@@ -36,7 +47,7 @@ def published(pair: str, method: str) -> tuple[float, str, str] | None:
 
 
 def test_each_recipe_is_valid_and_says_what_it_is(every: dict[tuple[str, str], Recipe]) -> None:
-    assert len({recipe.name for recipe in every.values()}) == len(every) == 17 * 20 - 1
+    assert len({recipe.name for recipe in every.values()}) == len(every) == 17 * 21 - 1
     for (pair, method), recipe in every.items():
         assert f"{recipe.teacher.model}-{recipe.student.model}" == pair
         assert MATRIX._content["methods"][method]["form"] in recipe.about
@@ -55,13 +66,13 @@ def test_every_method_has_a_recipe_or_a_reason() -> None:
     assert used <= set(kdeploy.methods.names())
     assert not used & set(MATRIX.elsewhere)
     assert {"at", "cc", "crd", "dist", "dkd", "factor-transfer", "fitnet", "kd", "nkd", "nst", "pefd", "pkt"} <= used
-    assert {"reviewkd", "rkd", "simkd", "sp", "vid"} <= used
+    assert {"hssakd", "reviewkd", "rkd", "simkd", "sp", "vid"} <= used
 
 
 def test_there_are_as_many_figures_as_the_tables_have_cells() -> None:
     counted = {method: sum(published(pair, method) is not None for pair in MATRIX.pairs) for method in MATRIX.methods}
     assert counted == COUNTS
-    assert sum(counted.values()) == 222
+    assert sum(counted.values()) == 230
 
 
 @pytest.mark.parametrize(
@@ -74,6 +85,7 @@ def test_there_are_as_many_figures_as_the_tables_have_cells() -> None:
         ("resnet32x4-shufflenetv2", "reviewkd", (77.78, "best test epoch", "recalled")),
         ("wrn_40_2-mobilenetv2", "dkd-ls", (70.01, "best test epoch", "verified")),
         ("resnet50-vgg8", "crd", (74.30, "last epoch", "verified")),
+        ("resnet50-mobilenetv2", "hssakd", (78.79, "best test epoch", "verified")),
         ("wrn_40_2-mobilenetv2", "at", None),
         ("resnet56-resnet20", "pefd", None),
     ],
@@ -116,8 +128,9 @@ def test_the_protocol_is_that_of_the_tables(every: dict[tuple[str, str], Recipe]
     small = ("mobilenetv2", "shufflenetv1", "shufflenetv2")
     for (_, method), recipe in every.items():
         light = recipe.student.model in small
-        expected = (128, 0.02 if light else 0.1, True) if method == "reviewkd" else (64, 0.01 if light else 0.05, False)
-        assert (recipe.distill.batch, recipe.distill.lr, recipe.distill.nesterov) == expected
+        expected = (128, 0.02 if light else 0.1) if method == "reviewkd" else (64, 0.01 if light else 0.05)
+        assert (recipe.distill.batch, recipe.distill.lr) == expected
+        assert recipe.distill.nesterov == (method in ("reviewkd", "hssakd"))
         assert recipe.teacher.train is not None
         for spec in (recipe.teacher.train, recipe.distill):
             assert (spec.epochs, spec.milestones, spec.weight_decay) == (240, (150, 180, 210), 5e-4)
@@ -138,7 +151,7 @@ def test_a_pair_whose_settings_are_not_known_says_so() -> None:
         ("cifar100/resnet56-resnet20/information-flow", "20/information-flow': the paper of information-flow trains"),
         ("cifar100/wrn_40_2-mobilenetv2/fitnet", "four times as high as the student's, which fitnet cannot bridge."),
         ("resnet56-resnet20/dkd", "Did you mean 'cifar100/resnet56-resnet20/dkd'?"),
-        ("x", "Choose from: cifar10/resnet56-resnet8-kd, cifar100/TEACHER-STUDENT/METHOD, "),
+        ("x", "Choose from: cifar10/resnet56-resnet8-kd, cifar10/resnet8-mutual, cifar100/TEACHER-STUDENT/METHOD, "),
         ("cifar100/matrix", "There is no pair 'matrix' in cifar100. `kdeploy recipes` lists what there is."),
     ],
 )
@@ -182,13 +195,24 @@ def network(short: str) -> str:
     return NETWORKS[family] + number.replace("-", "_")
 
 
+def hsakd_table(section: str) -> dict[tuple[str, str], tuple[float, str]]:
+    """The last column but one, HSAKD, of a table with a pair in each row."""
+    found: dict[tuple[str, str], tuple[float, str]] = {}
+    for pair, figure in re.findall(r"^\| (\S+→\S+) \|.*\| (\d+\.\d+)±\S+ \| \S+ \|$", section, re.MULTILINE):
+        names = re.sub(r"WRN-(\d+)-(\d)", r"wrn_\1_\2", pair).lower().replace("shufflev", "shufflenetv")
+        teacher, student = re.sub(r"→(?=\d)", "→resnet", names).split("→")
+        found[f"{teacher}-{student}", "hssakd"] = float(figure), "verified"
+    return found
+
+
 def test_every_figure_is_the_one_in_the_notes(shared: Path) -> None:
     """All cells of the tables in the collected notes, and no others."""
     notes = shared / "methods" / "part-a.md"
     if not notes.is_file():
         pytest.skip(f"no {notes.name} in the shared folder")
-    section = notes.read_text(encoding="utf-8").split("\n## 13.")[1].split("\n### 13.4")[0]
-    found: dict[tuple[str, str], tuple[float, str]] = {}
+    text = notes.read_text(encoding="utf-8")
+    section = text.split("\n## 13.")[1].split("\n### 13.4")[0]
+    found = hsakd_table(text.split("\n## 8.")[1].split("\n## 9.")[0])
     pairs: list[str] = []
     for line in section.splitlines():
         if not line.startswith("|") or line.startswith("|---"):
@@ -233,11 +257,12 @@ def test_every_method_fits_every_pair(pair: str, every: dict[tuple[str, str], Re
             if loss.needs.training_labels:
                 loss.prepare(torch.arange(200) % 100)
             last = slice(-1, None) if loss.needs.features == "last" else slice(None)
+            rows = 4 * loss.needs.rotations
             ours, theirs = (
                 Outputs(
-                    torch.randn(4, 100),
-                    [torch.randn(4, *size) for size in s.features][last],
-                    torch.randn(4, s.embedding),
+                    torch.randn(rows, 100),
+                    [torch.randn(rows, *size) for size in s.features][last],
+                    torch.randn(rows, s.embedding),
                 )
                 for s in shapes
             )

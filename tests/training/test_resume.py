@@ -40,7 +40,7 @@ class Paraphrased(Method):
     def phases(self):
         return [Phase(self.phase, epochs=2, lr=0.001)]
 
-    def phase_loss(self, phase, teacher, student=None):
+    def phase_loss(self, phase, teacher, student=None, target=None):
         assert phase.name == self.phase
         return F.mse_loss(self.decoder(self.encoder(teacher.logits)), teacher.logits)
 

@@ -113,16 +113,15 @@ class ResNet(nn.Module):
         if shortcut not in ("A", "projection"):
             raise UserError(f"There is no shortcut {shortcut!r}.{nearest(str(shortcut), ('A', 'projection'))}")
         inputs = scaled(stem, width)
+        self._block, self._shortcut = block, shortcut
+        self._widths: dict[str, tuple[int, int, int]] = {}  # of each stage: channels in, planes, blocks
         self.conv1 = nn.Conv2d(channels, inputs, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(inputs)
         self.stages = [f"layer{number}" for number in range(1, len(planes) + 1)]
         for stage, stage_planes, count in zip(self.stages, planes, blocks, strict=True):
-            layers = []
-            for index in range(count):
-                stride = 2 if index == 0 and stage != "layer1" else 1
-                layers.append(block(inputs, scaled(stage_planes, width), stride, shortcut))
-                inputs = scaled(stage_planes, width) * block.expansion
-            self.add_module(stage, nn.Sequential(*layers))
+            self._widths[stage] = (inputs, scaled(stage_planes, width), count)
+            self.add_module(stage, self._make(*self._widths[stage], stride=1 if stage == "layer1" else 2))
+            inputs = scaled(stage_planes, width) * block.expansion
         self.fc = nn.Linear(inputs, classes)
         initialise(self)
 
@@ -133,6 +132,23 @@ class ResNet(nn.Module):
             x = self.get_submodule(stage)(x)
         logits: Tensor = self.fc(x.mean((2, 3)))
         return logits
+
+    def onward(self, stage: str) -> nn.Sequential:
+        """New layers from the output of `stage` to a map as deep as the last stage's (`kdeploy.models.stages`)."""
+        later = self.stages[self.stages.index(stage) + 1 :]
+        if later:
+            layers = nn.Sequential(*(self._make(*self._widths[name], stride=2) for name in later))
+        else:
+            _, planes, blocks = self._widths[stage]
+            layers = nn.Sequential(self._make(planes * self._block.expansion, planes, blocks, stride=1))
+        initialise(layers)
+        return layers
+
+    def _make(self, inputs: int, planes: int, blocks: int, *, stride: int) -> nn.Sequential:
+        """A stage; the stride is its first block's."""
+        first = self._block(inputs, planes, stride, self._shortcut)
+        width = planes * self._block.expansion
+        return nn.Sequential(first, *(self._block(width, planes, 1, self._shortcut) for _ in range(blocks - 1)))
 
 
 def _six_n_plus_two(

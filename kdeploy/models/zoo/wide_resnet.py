@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,6 +41,9 @@ class WideResNet(nn.Module):
         blocks = (depth - 4) // 6
         stem, first, second, third = (scaled(planes, width) for planes in (16, 16 * widen, 32 * widen, 64 * widen))
         self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
+        self.stages = ["layer1", "layer2", "layer3"]
+        self._blocks = blocks
+        self._planes = (first, second, third)
         self.layer1 = _stage(blocks, stem, first, 1)
         self.layer2 = _stage(blocks, first, second, 2)
         self.layer3 = _stage(blocks, second, third, 2)
@@ -51,6 +56,16 @@ class WideResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         logits: Tensor = self.fc(F.relu(self.bn(x)).mean((2, 3)))
         return logits
+
+    def onward(self, stage: str) -> nn.Sequential:
+        """New layers from the output of `stage` to the last norm and ReLU (`kdeploy.models.stages`)."""
+        position = self.stages.index(stage)
+        planes, last = self._planes[position:], self._planes[-1]
+        layers = [_stage(self._blocks, inputs, outputs, 2) for inputs, outputs in itertools.pairwise(planes)]
+        layers = layers or [_stage(self._blocks, last, last, 1)]
+        made = nn.Sequential(*layers, nn.BatchNorm2d(last), nn.ReLU())
+        initialise(made)
+        return made
 
 
 def _stage(blocks: int, inputs: int, planes: int, stride: int) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from kdeploy import models
+from kdeploy import artifacts, methods, models
 from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views, channel_statistics
+from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
@@ -21,7 +22,7 @@ from kdeploy.recipe.schema import CacheSpec, NetworkSpec, NormalizeSpec, Recipe,
 from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
-from kdeploy.training.objective import Objective
+from kdeploy.training.objective import CrossEntropy, Objective
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Job:
     """The training of one network.
 
     role: its name and its folder under `networks/`; needs: roles that come before it; inputs: the parts of
-    the recipe that decide its weights, by which a finished job is known; seed: its own seed.
+    the recipe that decide its weights, by which a finished job is known; seed: its own seed; beside: roles of
+    further networks that it trains, and leaves in folders of their own.
     """
 
     role: str
@@ -37,6 +39,7 @@ class Job:
     inputs: Mapping[str, Any]
     seed: int
     needs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class Procedure(Protocol):
@@ -130,10 +133,12 @@ class Workshop:
         network_spec: NetworkSpec,
         teacher: Classifier | None = None,
         cache: CacheSpec | None = None,
+        beside: Mapping[str, tuple[Classifier, NetworkSpec]] | None = None,
     ) -> None:
         """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
 
         cache: what the teacher's outputs are kept by, where the objective reads them instead of running it.
+        beside: networks that the objective trains, by role; theirs is the last epoch.
 
         Where the epoch chosen on validation is not the one that is kept, its weights are written too, as
         `<role>-chosen` (or `<role>-last`), so that both can be measured.
@@ -162,6 +167,11 @@ class Workshop:
         agreement = None if teacher is None else self._agreement(classifier, teacher, decided)
         loop.write_history(folder, fitted, selected=spec.select, teacher_agreement=agreement)
         self.save(classifier, role, network_spec)
+        for peer, (network, its_spec) in (beside or {}).items():
+            self.save(network, peer, its_spec)
+            ended = {"epoch": len(fitted.metrics) - 1, "validation_accuracy": self.score(network, spec)}
+            record = {"epochs": len(fitted.metrics), "last": ended, "chosen": ended, "selected": "last"}
+            artifacts.write_json(self.networks / peer / "history.json", {"schema_version": 1, **record})
         state.clear(folder)
 
     def save(self, classifier: Classifier, role: str, spec: NetworkSpec, *, stem: str | None = None) -> None:
@@ -192,3 +202,49 @@ def _own_classes(spec: NetworkSpec, classes: int) -> int:
             f"it is {list(spec.class_map)}."
         )
     return int(spec.options.get("num_classes", max(*spec.class_map, classes - 1) + 1))
+
+
+def weighted_methods(recipe: Recipe) -> list[tuple[Method, float]]:
+    """The methods of a recipe, made anew, each with its weight; a UserError where options do not fit."""
+    chosen = []
+    for spec in recipe.distill.methods:
+        try:
+            method = methods.create(spec.method, **spec.options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
+        if recipe.data.augment.mixes and (method.needs.labels or method.needs.index or method.needs.training_labels):
+            raise UserError(
+                f"The method {spec.method} wants one class for each image, and data.augment mixes images: set mixup "
+                "and cutmix to 0, or take a method such as kd."
+            )
+        chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
+    return chosen
+
+
+def cross_entropy_weight(recipe: Recipe, chosen: Sequence[Method]) -> float:
+    """The weight of cross-entropy: the recipe's, else the smallest that one of the methods asks for."""
+    asked = recipe.distill.cross_entropy
+    return min(method.default_cross_entropy for method in chosen) if asked is None else asked
+
+
+def training_of(recipe: Recipe) -> TrainSpec:
+    """The part of `distill` that says how to train, without what says on what."""
+    return TrainSpec(**{name: getattr(recipe.distill, name) for name in TrainSpec.model_fields})
+
+
+def alone_job(recipe: Recipe) -> Job:
+    """The baseline: the student from the labels only."""
+    inputs = {
+        "data": recipe.data.deciding(),
+        "network": recipe.student.model_dump(mode="json"),
+        "train": training_of(recipe).model_dump(mode="json"),
+    }
+    return Job("alone", _alone, inputs, recipe.seed)
+
+
+def _alone(shop: Workshop) -> None:
+    """The student from the labels only."""
+    recipe = shop.recipe
+    classifier = shop.make(recipe.student, recipe.seed)
+    objective = CrossEntropy(recipe.distill.label_smoothing)
+    shop.train("alone", classifier, objective, recipe.distill, recipe.seed, network_spec=recipe.student)

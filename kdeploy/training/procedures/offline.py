@@ -9,16 +9,23 @@ from typing import Any
 
 from torch import nn
 
-from kdeploy import methods
 from kdeploy.artifacts import read_json, sha256_file
 from kdeploy.errors import UserError
 from kdeploy.loading import digest
 from kdeploy.methods.base import Method, Needs
 from kdeploy.models.classifier import Classifier
-from kdeploy.recipe.schema import Recipe, TrainSpec
+from kdeploy.recipe.schema import Recipe, TeacherSpec
 from kdeploy.training import loop, setup, teachers
 from kdeploy.training.objective import CrossEntropy, Distillation, PhaseLoss
-from kdeploy.training.procedures.base import Job, Workshop
+from kdeploy.training.procedures.base import (
+    Job,
+    Workshop,
+    alone_job,
+    cross_entropy_weight,
+    training_of,
+    weighted_methods,
+)
+from kdeploy.training.rotations import asked
 from kdeploy.training.teacher_cache import open_cache
 from kdeploy.training.teaching import Live, Teaching
 from kdeploy.training.views import Tapped, View, survey
@@ -30,29 +37,25 @@ class Offline:
     about = "a trained teacher, then the student alone and the same student distilled"
 
     def jobs(self, recipe: Recipe) -> list[Job]:
-        _methods(recipe)  # what is wrong with their options is said before any work begins
+        _require_live([method for method, _ in weighted_methods(recipe)], recipe)
         data = recipe.data.deciding()
         student = recipe.student.model_dump(mode="json")
-        teacher_seed = recipe.seed if recipe.teacher.seed is None else recipe.teacher.seed
+        spec = _spec(recipe)
+        teacher_seed = recipe.seed if spec.seed is None else spec.seed
         teacher = Job(
             "teacher",
             _teacher,
-            {"data": data, "network": recipe.teacher.model_dump(mode="json", exclude={"cache"})},
+            {"data": data, "network": spec.model_dump(mode="json", exclude={"cache"})},
             teacher_seed,
         )
-        alone = Job(
-            "alone",
-            _alone,
-            {"data": data, "network": student, "train": training_of(recipe).model_dump(mode="json")},
-            recipe.seed,
-        )
+        alone = alone_job(recipe)
         distilled = Job(
             "student",
             _student,
             {
                 "data": data,
                 "network": student,
-                "distill": recipe.distill.model_dump(mode="json", exclude={"baseline"}),
+                "distill": recipe.distill.model_dump(mode="json", exclude={"baseline", "peers"}),
                 **_cache_of(recipe),
             },
             recipe.seed,
@@ -64,15 +67,30 @@ class Offline:
 PROCEDURE = Offline()
 
 
+def _spec(recipe: Recipe) -> TeacherSpec:
+    """The teacher, which no recipe of this procedure is without (`Recipe`)."""
+    assert recipe.teacher is not None
+    return recipe.teacher
+
+
+def _require_live(chosen: Sequence[Method], recipe: Recipe) -> None:
+    """Raise UserError where a method turns images of which a teacher cache keeps the unturned ones only."""
+    if _spec(recipe).cache is not None and asked([method.needs for method in chosen]) > 1:
+        raise UserError(
+            "teacher.cache keeps what the teacher says of unturned images, and a method of this recipe shows it each "
+            "in four rotations: leave teacher.cache out."
+        )
+
+
 def _cache_of(recipe: Recipe) -> dict[str, Any]:
     """What of a teacher cache decides the student's weights; nothing without one."""
-    cache = recipe.teacher.cache
+    cache = _spec(recipe).cache
     return {} if cache is None else {"cache": cache.model_dump(mode="json", exclude={"folder"})}
 
 
 def _teacher(shop: Workshop) -> None:
     """Load, check, and train or fine-tune the teacher; a checkpoint near chance is refused first."""
-    spec = shop.recipe.teacher
+    spec = _spec(shop.recipe)
     seed = shop.recipe.seed if spec.seed is None else spec.seed
     _rehearse(shop, shop.make(spec, seed))
     classifier = shop.make(spec, seed)
@@ -88,18 +106,10 @@ def _teacher(shop: Workshop) -> None:
 def _rehearse(shop: Workshop, teacher: Classifier) -> None:
     """Build what the student's training needs, so that what does not fit is said before any training."""
     student = shop.make(shop.recipe.student, shop.recipe.seed)
-    chosen = [method for method, _ in _methods(shop.recipe)]
+    chosen = [method for method, _ in weighted_methods(shop.recipe)]
     ours, theirs = _survey(shop, student, teacher, chosen)
     for method in chosen:
         method.build(ours.shapes, theirs.shapes)
-
-
-def _alone(shop: Workshop) -> None:
-    """The student from the labels only."""
-    recipe = shop.recipe
-    classifier = shop.make(recipe.student, recipe.seed)
-    objective = CrossEntropy(recipe.distill.label_smoothing)
-    shop.train("alone", classifier, objective, recipe.distill, recipe.seed, network_spec=recipe.student)
 
 
 def _student(shop: Workshop) -> None:
@@ -108,7 +118,7 @@ def _student(shop: Workshop) -> None:
     teacher = shop.load("teacher")
     teachers.require_above_chance(teacher, shop, "the teacher")
     classifier = shop.make(recipe.student, recipe.seed)
-    weighted = _methods(recipe)
+    weighted = weighted_methods(recipe)
     needs = [method.needs for method, _ in weighted]
     ours, theirs = _survey(shop, classifier, teacher, [method for method, _ in weighted])
     decided = setup.choose(recipe.distill, shop.device)
@@ -120,7 +130,7 @@ def _student(shop: Workshop) -> None:
     objective = Distillation(
         _teaching(shop, teacher, theirs, needs, decided),
         weighted,
-        _cross_entropy(recipe, [method for method, _ in weighted]),
+        cross_entropy_weight(recipe, [method for method, _ in weighted]),
         view=View(classifier, ours, needs, "student"),
         label_smoothing=recipe.distill.label_smoothing,
     )
@@ -132,7 +142,7 @@ def _student(shop: Workshop) -> None:
         recipe.seed,
         network_spec=recipe.student,
         teacher=teacher,
-        cache=recipe.teacher.cache,
+        cache=_spec(recipe).cache,
     )
 
 
@@ -141,7 +151,7 @@ def _teaching(
 ) -> Teaching:
     """The teacher itself, or what it said beforehand where the recipe has a cache."""
     live = Live(teacher, View(teacher, theirs, needs, "teacher"))
-    cache = shop.recipe.teacher.cache
+    cache = _spec(shop.recipe).cache
     if cache is None:
         return live
     views = shop.views(shop.recipe.seed, cache)
@@ -179,28 +189,6 @@ def _survey(shop: Workshop, student: Classifier, teacher: Classifier, chosen: li
     return survey(student, teacher, needs, shape=(channels, height, width), classes=len(shop.splits.classes))
 
 
-def _methods(recipe: Recipe) -> list[tuple[Method, float]]:
-    chosen = []
-    for spec in recipe.distill.methods:
-        try:
-            method = methods.create(spec.method, **spec.options)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
-        if recipe.data.augment.mixes and (method.needs.labels or method.needs.index or method.needs.training_labels):
-            raise UserError(
-                f"The method {spec.method} wants one class for each image, and data.augment mixes images: set mixup "
-                "and cutmix to 0, or take a method such as kd."
-            )
-        chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
-    return chosen
-
-
-def _cross_entropy(recipe: Recipe, chosen: list[Method]) -> float:
-    """The weight of cross-entropy: the recipe's, else the smallest that one of the methods asks for."""
-    asked = recipe.distill.cross_entropy
-    return min(method.default_cross_entropy for method in chosen) if asked is None else asked
-
-
 def _prepare(
     method: Method,
     shop: Workshop,
@@ -229,19 +217,17 @@ def _prepare(
 def _run_phase(objective: PhaseLoss, shop: Workshop, student: Classifier, folder: Path) -> None:
     """Train the method, and the student where the phase says so; without gradients it stays as it is."""
     recipe, phase = shop.recipe, objective.phase
-    spec = training_of(recipe).model_copy(update={"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0})
+    changed: dict[str, Any] = {"epochs": phase.epochs, "lr": phase.lr, "warmup_epochs": 0.0}
+    if phase.milestones:
+        changed |= {"schedule": "multistep", "milestones": phase.milestones, "gamma": 0.1}
+    spec = training_of(recipe).model_copy(update=changed)
     loop.fit(
         student,
         objective,
-        train=shop.training(spec, recipe.seed, recipe.teacher.cache),
+        train=shop.training(spec, recipe.seed, _spec(recipe).cache),
         validation=None,
         spec=spec,
         setup=setup.choose(spec, shop.device),
         folder=folder,
         label=f"student: {phase.name}",
     )
-
-
-def training_of(recipe: Recipe) -> TrainSpec:
-    """The part of `distill` that says how to train, without what says on what."""
-    return TrainSpec(**{name: getattr(recipe.distill, name) for name in TrainSpec.model_fields})
