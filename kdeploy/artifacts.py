@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 from kdeploy.errors import UserError
 
 _CHUNK = 1 << 20
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+"""The names that `atomic_path` gives to its temporary files."""
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.EROFS)
 
 
@@ -47,6 +50,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left under `folder`, where nobody writes now."""
+    for path in list(folder.rglob(".*")):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _sync(path: Path) -> None:

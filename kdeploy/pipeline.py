@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kdeploy import artifacts, events
+from kdeploy import artifacts, events, runlock
 from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
-from kdeploy.recipe.schema import Recipe
+from kdeploy.recipe.schema import INDIFFERENT, Recipe, TrainSpec
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
 from kdeploy.stages.bundle import Bundle
@@ -29,6 +29,8 @@ from kdeploy.stages.quantize import INT8, Quantize
 from kdeploy.stages.report import Report
 
 RECIPE = "recipe.yaml"
+_OURS = (RECIPE, runlock.LOCK)
+"""What a run that was killed as it began may have left."""
 
 
 def training(recipe: Recipe) -> list[Stage]:
@@ -94,14 +96,17 @@ def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool 
     the old run first. A folder that holds something else is never touched.
     """
     check_folder(recipe, folder, fresh=fresh)
-    if fresh and (folder / RECORD).is_file():
-        _empty(folder)
-    if (folder / RECORD).is_file():
-        return Run(recipe, folder, RunRecord.read(folder), device)
-    record = RunRecord.new(recipe.name, recipe.seed)
-    artifacts.write_text(folder / RECIPE, recipes.dump(recipe))
-    record.write(folder)
-    return Run(recipe, folder, record, device)
+    with runlock.held(folder):
+        if fresh and (folder / RECORD).is_file():
+            _empty(folder)
+        text = recipes.dump(recipe)
+        if not (folder / RECIPE).is_file() or (folder / RECIPE).read_text(encoding="utf-8") != text:
+            artifacts.write_text(folder / RECIPE, text)
+        if (folder / RECORD).is_file():
+            return Run(recipe, folder, RunRecord.read(folder), device)
+        record = RunRecord.new(recipe.name, recipe.seed)
+        record.write(folder)
+        return Run(recipe, folder, record, device)
 
 
 def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
@@ -110,13 +115,15 @@ def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
         RunRecord.read(folder)  # a run.json of something else is no reason to remove anything
         if not fresh:
             _require_same(folder, recipe)
-    elif folder.exists() and (not folder.is_dir() or any(path.name != RECIPE for path in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(path.name not in _OURS for path in folder.iterdir())):
         raise UserError(f"{folder} is there already and is not a run. Choose another place with --out DIR.")
 
 
 def _empty(folder: Path) -> None:
-    """Remove what lies in the folder; the folder itself may be a link, or the current one."""
+    """Remove what lies in the folder but our lock; the folder itself may be a link, or the current one."""
     for path in folder.iterdir():
+        if path.name == runlock.LOCK:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -133,8 +140,15 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
     """Run the stages in order; one whose inputs have not changed is skipped.
 
     siblings: run folders, other seeds of the same recipe, whose outputs are taken over where the inputs are
-    the same, so that one teacher serves all seeds.
+    the same, so that one teacher serves all seeds. UserError where another process is at work in the folder.
     """
+    with runlock.held(run.folder):
+        artifacts.remove_temporaries(run.folder)
+        run.record = RunRecord.read(run.folder)  # what another process has done since it was opened
+        _execute(run, stages, siblings)
+
+
+def _execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path]) -> None:
     for stage in stages:
         inputs = dict(stage.inputs(run))
         key = artifacts.sha256_json(inputs)
@@ -152,12 +166,11 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
 def _require_same(folder: Path, recipe: Recipe) -> None:
     """What a recipe says about itself may change, and a newer kdeploy may know more fields than the run did."""
     content, _ = read_yaml(folder / RECIPE)
-    wanted = recipe.model_copy(update={"about": content.get("about", "")})
     try:
-        old = recipes.dump(Recipe.model_validate(content))
+        begun = Recipe.model_validate(content)
+        old, new = recipes.dump(begun), recipes.dump(_with_what_may_change(recipe, begun))
     except ValidationError:
-        old = (folder / RECIPE).read_text(encoding="utf-8")
-    new = recipes.dump(wanted)
+        old, new = (folder / RECIPE).read_text(encoding="utf-8"), recipes.dump(recipe)
     if old == new:
         return
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "the run", "this recipe", lineterm="", n=1)
@@ -166,6 +179,23 @@ def _require_same(folder: Path, recipe: Recipe) -> None:
         + "\n".join(line for line in lines if not line.startswith("@@"))
         + "\nType --fresh to remove that run and start again, or --out DIR to keep it."
     )
+
+
+def _with_what_may_change(recipe: Recipe, begun: Recipe) -> Recipe:
+    """This recipe, with what need not be the same when its run goes on as it was when that was begun."""
+    teacher = recipe.teacher
+    if teacher and teacher.train and begun.teacher and begun.teacher.train:
+        teacher = teacher.model_copy(update={"train": _settled(teacher.train, begun.teacher.train)})
+    distill = _settled(recipe.distill, begun.distill)
+    return recipe.model_copy(update={"about": begun.about, "teacher": teacher, "distill": distill})
+
+
+def _settled(training: TrainSpec, begun: TrainSpec) -> TrainSpec:
+    """How often it is saved may change, and one that stops at a NaN may be told to skip it."""
+    same = {name: getattr(begun, name) for name in INDIFFERENT}
+    if (begun.nonfinite, training.nonfinite) == ("stop", "skip"):
+        same["nonfinite"] = "stop"
+    return training.model_copy(update=same)
 
 
 def _take_over(run: Run, stage: str, key: str, siblings: Sequence[Path]) -> bool:

@@ -160,3 +160,16 @@ def test_sizes(tmp_path: Path) -> None:
     (tmp_path / "a" / "two").write_bytes(b"4567")
     assert artifacts.size_bytes(tmp_path / "a") == 7
     assert artifacts.size_bytes(tmp_path / "a" / "two") == 4
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {tmp_path / name for name in (".lock", ".bashrc-mine", "model-abcdefgh.pt", ".git-abcdefgh/index")}
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for name in ("run.json", "student/state-of.json", "student/without"):
+        with artifacts.atomic_path(tmp_path / name) as temporary:
+            left = temporary.name
+        (tmp_path / name).rename((tmp_path / name).with_name(left))
+    artifacts.remove_temporaries(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == kept

@@ -21,6 +21,8 @@ _PLAIN_FROM_S = 2.0
 _BAR_FROM_S = 0.5
 """A task that took less leaves no bar behind on a terminal."""
 _AT_ONCE_S = 0.02
+_SPEED_OVER_S = 300.0
+"""The time left is reckoned from the last so many seconds; Rich's own 30 are too few where steps are slow."""
 _BAR_WIDTH = 12
 _UNFOLDED = 160
 """Columns of a file or a pipe, where a table that is folded at 80 would be of no use."""
@@ -116,6 +118,7 @@ def _display(console: Console, brief: bool) -> Progress:
         _Clock(),
         TextColumn("{task.fields[figures]}", style="dim", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         console=console,
+        speed_estimate_period=_SPEED_OVER_S,
         transient=brief,
         expand=True,
     )

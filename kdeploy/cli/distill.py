@@ -16,6 +16,7 @@ def distill(
     out: options.OutOption = None,
     device: options.DeviceOption = "auto",
     fresh: options.FreshOption = False,
+    resume: options.ResumeOption = False,
     json_: options.JsonOption = None,
 ) -> None:
     """Train the teacher and the student of a recipe; `kdeploy run` goes on from here.
@@ -26,12 +27,14 @@ def distill(
     """
     from kdeploy import pipeline
     from kdeploy import recipe as recipes
-    from kdeploy.cli.execution import carry_out, require_device
+    from kdeploy.cli.execution import carry_out, require_device, require_resumable
     from kdeploy.cli.output import emit, talking
     from kdeploy.cli.tables import networks_table
 
     loaded = recipes.load(recipe, set_ or ())
     folder = out or Path("runs") / loaded.name
+    if resume:
+        require_resumable([folder], fresh=fresh)
     with talking():
         require_device(device, "kdeploy distill")
         stages = pipeline.training(loaded)

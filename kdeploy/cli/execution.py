@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeploy.errors import missing_extra
+from kdeploy.errors import UserError, missing_extra
 
 if TYPE_CHECKING:
     from kdeploy.stages.base import Run, Stage
@@ -26,6 +26,17 @@ def require_device(device: str, verb: str) -> None:
         from kdeploy.training.setup import choose_device
 
         choose_device(device)
+
+
+def require_resumable(folders: Sequence[Path], *, fresh: bool) -> None:
+    """Raise where --resume cannot do what it says: none of these folders holds a run, or it is to be removed."""
+    from kdeploy.provenance import RECORD
+
+    if fresh:
+        raise UserError("--resume goes on with a run and --fresh removes it: leave one of them out.")
+    if not any((folder / RECORD).is_file() for folder in folders):
+        places = ", ".join(map(str, folders))
+        raise UserError(f"There is nothing to resume in {places}: without --resume the run begins there.")
 
 
 def carry_out(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) -> None:

@@ -44,6 +44,9 @@ DeviceOption = Annotated[
     ),
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the old run of this folder and start again.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run of this folder, and fail where there is none.")
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan with an estimate of time, disk and downloads; do nothing.")
 ]

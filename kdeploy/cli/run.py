@@ -18,17 +18,18 @@ def run(
     out: options.OutOption = None,
     device: options.DeviceOption = "auto",
     fresh: options.FreshOption = False,
+    resume: options.ResumeOption = False,
     dry_run: options.DryRunOption = False,
     json_: options.JsonOption = None,
 ) -> None:
     """Distil, export, build engines, measure them, and write a report and a bundle.
 
-    What is finished already is skipped, what was interrupted is continued.
+    What is finished already is skipped, what was interrupted is continued; --resume insists on it.
 
     Example: kdeploy run quickstart --set distill.epochs=5
     """
     from kdeploy import recipe as recipes
-    from kdeploy.cli.execution import require_device
+    from kdeploy.cli.execution import require_device, require_resumable
     from kdeploy.cli.output import talking
     from kdeploy.errors import UserError
     from kdeploy.provenance import RECORD
@@ -38,6 +39,8 @@ def run(
     numbers = _numbers(seeds)
     if numbers and (folder / RECORD).is_file():
         raise UserError(f"{folder} holds a single run. Choose another place for several seeds with --out DIR.")
+    if resume:
+        require_resumable([folder / f"seed-{seed}" for seed in numbers] or [folder], fresh=fresh)
     with talking():
         require_device(device, "kdeploy run")
         if dry_run:

@@ -112,6 +112,10 @@ class RenameSpec(Spec):
     replace: str
 
 
+INDIFFERENT = frozenset({"checkpoint_steps"})
+"""Fields of a training that do not decide its weights: not part of what a finished one is known by."""
+
+
 class TrainSpec(Spec):
     """How one network is trained."""
 
@@ -133,6 +137,14 @@ class TrainSpec(Spec):
     channels_last: bool | Literal["auto"] = "auto"
     select: Literal["last", "validation"] = Field(
         "last", description="Which epoch's weights are the result; both accuracies are reported."
+    )
+    nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="At a loss or gradient that is NaN or infinite: end, or leave such steps out, counted.",
+    )
+    checkpoint_steps: Positive | None = Field(
+        None,
+        description="Checkpoint each epoch and every so many steps; default: as often as costs 0.5 % of time.",
     )
 
     @model_validator(mode="after")
@@ -373,7 +385,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _cache_holds_what_is_shown(self) -> Recipe:
-        if self.teacher.cache is not None and self.data.augment.mixes:
+        if self.teacher and self.teacher.cache is not None and self.data.augment.mixes:
             raise ValueError(
                 "teacher.cache holds what the teacher says of single images, and data.augment mixes them: set mixup "
                 "and cutmix to 0, or leave teacher.cache out"

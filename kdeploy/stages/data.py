@@ -10,6 +10,7 @@ import numpy as np
 
 from kdeploy import artifacts, events, sources
 from kdeploy.recipe.schema import DataSpec
+from kdeploy.stages import interrupted
 from kdeploy.stages.base import Run
 
 FILE = "data.json"
@@ -28,6 +29,8 @@ class Data:
 
     def run(self, run: Run) -> Sequence[Path]:
         splits = run.splits
+        found = sources.fingerprint(splits)
+        interrupted.require_same_images(run.folder / "networks", found)
         height, width, channels = splits.shape
         counts = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
         artifacts.write_json(
@@ -42,7 +45,7 @@ class Data:
                     name: np.bincount(getattr(splits, name).labels, minlength=len(splits.classes)).tolist()
                     for name in counts
                 },
-                "fingerprint": sources.fingerprint(splits),
+                "fingerprint": found,
             },
         )
         events.say(

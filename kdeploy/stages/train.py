@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdeploy import events
-from kdeploy.artifacts import sha256_file, sha256_json, write_text
-from kdeploy.stages import data
+from kdeploy.artifacts import sha256_file
+from kdeploy.recipe.schema import INDIFFERENT
+from kdeploy.stages import data, interrupted
 from kdeploy.stages.base import Run
 
 if TYPE_CHECKING:
     from kdeploy.recipe.schema import Recipe
     from kdeploy.training.procedures.base import Job
-
-
-_STATE_OF = "state-of"
-"""A file beside the state of a training, with the hash of the inputs that it is a training on."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Train:
     def inputs(self, run: Run) -> Mapping[str, Any]:
         checkpoint = self.job.inputs.get("network", {}).get("checkpoint")
         return {
-            **self.job.inputs,
+            **_deciding(self.job.inputs),
             "seed": self.job.seed,
             "checkpoint": None if checkpoint is None else sha256_file(Path(checkpoint)),
             "images": data.fingerprint(run),
@@ -43,10 +39,10 @@ class Train:
 
     def run(self, run: Run) -> Sequence[Path]:
         role = self.job.role
-        note = run.folder / "networks" / role / _STATE_OF
-        _forget_other_state(note, sha256_json(self.inputs(run)))
+        folder = run.folder / "networks" / role
+        interrupted.begin(folder, self.inputs(run), device=run.workshop.device.type, chosen=run.device != "auto")
         self.job.run(run.workshop)
-        note.unlink()
+        interrupted.end(folder)
         return run.files(*(pattern for each in (role, *self.job.beside) for pattern in _patterns(each)))
 
 
@@ -64,16 +60,13 @@ def _patterns(role: str) -> list[str]:
     return [*weights, f"networks/{role}/history.json", f"networks/{role}/metrics.jsonl"]
 
 
-def _forget_other_state(note: Path, key: str) -> None:
-    """Remove the state of an interrupted training on other inputs, such as data that have changed since."""
-    if note.is_file() and note.read_text(encoding="utf-8") != key:
-        from kdeploy.training import state
-
-        events.warn(
-            f"{note.parent}: what this training starts from has changed since it was interrupted; it starts again."
-        )
-        state.clear(note.parent)
-    write_text(note, key)
+def _deciding(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a job without those fields of a training that its weights do not depend on."""
+    return {
+        key: _deciding(value) if isinstance(value, Mapping) and key != "options" else value
+        for key, value in inputs.items()
+        if key not in INDIFFERENT
+    }
 
 
 def _weights(run: Run, role: str) -> str:

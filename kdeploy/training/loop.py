@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,30 +16,21 @@ from torch.utils.tensorboard import SummaryWriter
 from kdeploy import artifacts, events
 from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches, TrainBatches
-from kdeploy.methods.base import Context
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
 from kdeploy.training.evaluate import accuracy, predict
+from kdeploy.training.nonfinite import all_finite
 from kdeploy.training.objective import Objective
-from kdeploy.training.optim import learning_rate, make_optimizer
 from kdeploy.training.setup import Setup
+from kdeploy.training.steps import REMEDY, Steps
+from kdeploy.training.totals import EpochMetrics, Totals
 
 _SHOW_EVERY = 20
 """Steps between two looks at the loss: each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One line of `metrics.jsonl`. Accuracies are shares; the training ones are on augmented images."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    lr: float
-    seconds: float
-    images_per_s: float
-    terms: dict[str, float]
+_SHOW_AFTER_S = 10.0
+"""Where so many steps take long, a look is worth its wait after this time."""
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+"""How torch says it where it has no exception of its own for it."""
 
 
 @dataclass(frozen=True)
@@ -65,122 +55,149 @@ def fit(
 ) -> Fitted:
     """Train `network` in place for `spec.epochs` epochs and return its history.
 
-    A checkpoint is written to `folder` after each epoch; where one is found, training goes on from it. The
-    order of samples and their augmentation depend on the seed of `train`, the epoch and the batch alone, so
-    that what follows an interruption equals what would have followed without it.
+    Checkpoints are written to `folder` at the beginning, after each epoch and inside of them; where one is found,
+    training goes on from it. The order of samples and their augmentation depend on the seed of `train`, the epoch
+    and the batch alone, so that what follows an interruption equals what would have followed without it.
+
+    Raises UserError where loss, gradient or weights become NaN or infinite, where memory runs out and where a
+    checkpoint cannot be written; the checkpoint before is kept.
     """
     setup.place(network)
     setup.place(objective)
-    unique = dict.fromkeys([*network.parameters(), *objective.parameters()])
-    optimizer = make_optimizer([parameter for parameter in unique if parameter.requires_grad], spec)
-    model, optimizer = setup.fabric.setup(network, optimizer, move_to_device=False)
-    progress = state.Progress(network, objective, optimizer, folder)
-    history = [EpochMetrics(**line) for line in progress.load()]
-    if history:
-        events.say(f"{label}: continues after epoch {len(history)} of {spec.epochs}")
-        state.write_metrics(folder, [asdict(line) for line in history])
-    with _tensorboard(folder) as board, events.task(label, len(train) * spec.epochs) as bar:
-        bar.advance(len(train) * len(history))
-        for epoch in range(len(history), spec.epochs):
-            metrics = _epoch(model, objective, optimizer, train, epoch, spec, setup, bar)
-            if validation is not None:
-                score = accuracy(*predict(network, validation, setup))
-                metrics = EpochMetrics(**{**asdict(metrics), "validation_accuracy": score})
-                bar.advance(0, validation=f"{score:.1%}")
-            history.append(metrics)
-            progress.save([asdict(line) for line in history], chosen=_best(history) == epoch)
-            state.write_metrics(folder, [asdict(line) for line in history])
-            board(metrics)
-    return Fitted(tuple(history), _best(history), progress.chosen)
+    with _memory_errors(label, spec):
+        training = _Training(network, objective, train, validation, spec, setup, folder, label)
+        return training.fit()
 
 
-def _epoch(
-    model: nn.Module,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    train: TrainBatches,
-    epoch: int,
-    spec: TrainSpec,
-    setup: Setup,
-    bar: events.Progress,
-) -> EpochMetrics:
-    model.train()
-    objective.train()
-    totals = _Totals(setup.device)
-    started = time.monotonic()
-    rate = spec.lr
-    for number, batch in enumerate(train.epoch(epoch)):
-        rate = learning_rate(spec, epoch + number / len(train))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        context = Context(index=batch.index, epoch=epoch, step=epoch * len(train) + number, epochs=spec.epochs)
-        with setup.fabric.autocast():
-            step = objective(model, replace(batch, images=setup.images(batch.images)), context)
-        optimizer.zero_grad(set_to_none=True)
-        setup.fabric.backward(step.loss)
-        optimizer.step()
-        totals.add(step.loss, step.terms, step.logits, batch.main_labels)
-        if number % _SHOW_EVERY == _SHOW_EVERY - 1 or number == len(train) - 1:
-            totals.require_finite(epoch, number)
-            speed = totals.count / (time.monotonic() - started)
-            figures: dict[str, float | str] = {"loss": totals.mean_loss(), "accuracy": f"{totals.mean_accuracy():.1%}"}
-            bar.advance(number % _SHOW_EVERY + 1, **figures, **{"img/s": f"{speed:.0f}"})
-    _require_finite_weights(model, epoch)
-    seconds = time.monotonic() - started
-    return EpochMetrics(
-        epoch=epoch,
-        train_loss=totals.mean_loss(),
-        train_accuracy=totals.mean_accuracy(),
-        validation_accuracy=None,
-        lr=rate,
-        seconds=seconds,
-        images_per_s=totals.count / seconds,
-        terms=totals.mean_terms(),
-    )
+class _Training:
+    """One call of `fit`: its arguments, its checkpoints, and the way through epochs and batches."""
 
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        train: TrainBatches,
+        validation: EvalBatches | None,
+        spec: TrainSpec,
+        setup: Setup,
+        folder: Path,
+        label: str,
+    ) -> None:
+        self.network = network
+        self.train = train
+        self.validation = validation
+        self.spec = spec
+        self.setup = setup
+        self.folder = folder
+        self.label = label
+        self.steps = Steps(network, objective, train, spec, setup)
+        self.progress = state.Progress(network, objective, self.steps.optimizer, folder)
+        self.pace = state.Pace(spec.checkpoint_steps)
+        self.history: list[EpochMetrics] = []
 
-def _require_finite_weights(model: nn.Module, epoch: int) -> None:
-    """The last step of an epoch can break weights without a loss that shows it."""
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise UserError(
-            f"The weights became NaN or infinite in the last batch of epoch {epoch + 1}. Lower lr, or set "
-            "warmup_epochs; the last whole epoch is kept."
+    def fit(self) -> Fitted:
+        position = self._begin()
+        with _tensorboard(self.folder) as board, events.task(self.label, len(self.train) * self.spec.epochs) as bar:
+            bar.advance(len(self.train) * len(self.history) + position.batch)
+            for epoch in range(len(self.history), self.spec.epochs):
+                metrics = self._epoch(epoch, position, bar)
+                position = state.Position()
+                if self.validation is not None:
+                    score = accuracy(*predict(self.network, self.validation, self.setup))
+                    metrics = replace(metrics, validation_accuracy=score)
+                    bar.advance(0, validation=f"{score:.1%}")
+                self.history.append(metrics)
+                self._save(chosen=_best(self.history) == epoch)
+                state.write_metrics(self.folder, self._lines())
+                board(metrics)
+        return Fitted(tuple(self.history), _best(self.history), self.progress.chosen)
+
+    def _begin(self) -> state.Position:
+        """Take up a checkpoint that is there. The very beginning is one, too: what breaks is looked for from one."""
+        position = self.progress.load()
+        self.history = [EpochMetrics(**line) for line in position.history]
+        if not self.history and not position.batch:
+            self._save()
+            return position
+        batch = f", batch {position.batch} of {len(self.train)}" if position.batch else ""
+        events.say(f"{self.label}: continues after epoch {len(self.history)} of {self.spec.epochs}{batch}")
+        state.write_metrics(self.folder, position.history)
+        return position
+
+    def _epoch(self, epoch: int, position: state.Position, bar: events.Progress) -> EpochMetrics:
+        """The epoch from `position` on."""
+        self.steps.training_mode()
+        totals = Totals(self.setup.device)
+        totals.load_state_dict(position.totals)
+        started = looked = time.monotonic()
+        before_s = position.totals.get("seconds", 0.0)
+        shown, seen = position.batch, totals.seen
+        for number, batch in enumerate(self.train.epoch(epoch, position.batch), position.batch):
+            step, good = self.steps.take(batch, epoch, number)
+            totals.add(step, batch.main_labels, good)
+            done, last = number + 1, number + 1 == len(self.train)
+            due = not last and self.pace.due(epoch * len(self.train) + done)
+            if done % _SHOW_EVERY == 0 or last or due or time.monotonic() - looked > _SHOW_AFTER_S:
+                self._require_finite(totals, epoch, number, weights=last or due)
+                looked = time.monotonic()
+                bar.advance(done - shown, **_figures(totals, (totals.seen - seen) / (looked - started)))
+                shown = done
+            if due:
+                self._save(done, {**totals.state_dict(), "seconds": before_s + looked - started})
+        self._report_skipped(totals, epoch)
+        rate = self.steps.rate(epoch, len(self.train) - 1)
+        return totals.metrics(epoch, lr=rate, seconds=before_s + time.monotonic() - started)
+
+    def _save(self, batch: int = 0, totals: dict[str, Any] | None = None, *, chosen: bool = False) -> None:
+        with self.pace.writing():
+            self.progress.save(state.Position(self._lines(), batch, totals or {}), chosen=chosen)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [asdict(line) for line in self.history]
+
+    def _require_finite(self, totals: Totals, epoch: int, number: int, *, weights: bool) -> None:
+        """Also the `weights` before they are kept: a last step can break them without a loss that shows it."""
+        if totals.finite() and (not weights or all_finite(self.steps.parameters)):
+            return
+        found = self.steps.what_broke(self.progress, epoch, number, self.folder)
+        raise found or UserError(
+            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}, at or before batch {number + 1} "
+            f"(terms: {', '.join(totals.broken_terms()) or 'none'}), and did not when the steps were repeated. {REMEDY}"
         )
 
-
-class _Totals:
-    """Sums over an epoch that stay on the device until they are looked at."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.count = 0
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), device=device)
-        self.terms: dict[str, Tensor] = {}
-
-    def add(self, loss: Tensor, terms: dict[str, Tensor], logits: Tensor, labels: Tensor) -> None:
-        size = len(labels)
-        self.count += size
-        self.loss += loss.detach() * size
-        self.correct += (logits.detach().argmax(dim=1) == labels).sum()
-        for name, value in terms.items():
-            self.terms[name] = self.terms.get(name, torch.zeros_like(self.loss)) + value.detach() * size
-
-    def mean_loss(self) -> float:
-        return self.loss.item() / self.count
-
-    def mean_accuracy(self) -> float:
-        return self.correct.item() / self.count
-
-    def mean_terms(self) -> dict[str, float]:
-        return {name: value.item() / self.count for name, value in self.terms.items()}
-
-    def require_finite(self, epoch: int, number: int) -> None:
-        if not math.isfinite(self.loss.item()):
-            bad = [name for name, value in self.terms.items() if not math.isfinite(value.item())]
+    def _report_skipped(self, totals: Totals, epoch: int) -> None:
+        skipped = int(totals.skipped.item()) if self.spec.nonfinite == "skip" else 0
+        if skipped == len(self.train):
             raise UserError(
-                f"The loss became NaN or infinite in epoch {epoch + 1}, at or before batch {number + 1} "
-                f"(term: {', '.join(bad) or 'sum'}). Lower lr, or set warmup_epochs; the last whole epoch is kept."
+                f"{self.label}: the loss or gradient of every batch of epoch {epoch + 1} was NaN or infinite, so that "
+                "there was no step left to take. Lower lr, or set warmup_epochs; the last checkpoint is kept."
             )
+        if skipped:
+            events.warn(
+                f"{self.label}: {skipped} of {len(self.train)} steps of epoch {epoch + 1} were skipped: their loss or "
+                "gradient was NaN or infinite."
+            )
+
+
+def _figures(totals: Totals, images_per_s: float) -> dict[str, float | str]:
+    share = f"{totals.mean_accuracy():.1%}"
+    return {"loss": totals.mean_loss(), "accuracy": share, "img/s": f"{images_per_s:.0f}"}
+
+
+@contextmanager
+def _memory_errors(label: str, spec: TrainSpec) -> Iterator[None]:
+    """Turn what torch says when memory runs out into what to do about it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not of_memory and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise
+        key = "teacher.train.batch" if label == "teacher" else "distill.batch"
+        raise UserError(
+            f"Memory ran out in the training of {label}. Its last checkpoint is kept: make room and type the same "
+            f"command again, or lower {key} (now {spec.batch}) and start another run with --out DIR."
+        ) from None
 
 
 def _best(history: list[EpochMetrics]) -> int:

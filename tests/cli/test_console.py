@@ -102,6 +102,25 @@ def test_a_decision_is_said_once_and_a_warning_each_time():
     assert lines(console) == ["· device: cpu (no GPU [here])", "! it is warm", "! it is warm", "- done"]
 
 
+def test_the_time_left_is_shown_where_steps_are_slow(clock):
+    """A look each minute: too seldom for Rich's own reckoning."""
+    console = Console(
+        file=io.StringIO(),
+        width=120,
+        force_terminal=True,
+        color_system=None,
+        legacy_windows=False,
+        get_time=clock.monotonic,
+    )
+    listener = Terminal(console)
+    with listener.task("student", 10) as bar:
+        for _ in range(4):
+            clock.now += 60
+            bar.advance(1, loss=0.5)
+        listener._progress.refresh()
+    assert re.search(r"\b6 min left +loss 0.5", console.file.getvalue())
+
+
 def test_bars_on_a_terminal_leave_one_line_a_task(clock):
     console = terminal()
     listener = Terminal(console)

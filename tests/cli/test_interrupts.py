@@ -88,7 +88,7 @@ def test_training_goes_on_after_ctrl_c(tmp_path, started):
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()], "no temporary files are left"
     before = metrics.read_text()
 
-    answer = in_a_process(words, tmp_path)
+    answer = in_a_process([*words, "--resume"], tmp_path)
     assert answer.status == 0, answer.err
     assert re.search(r"- teacher: continues after epoch \d+ of 9", answer.err)
     assert metrics.read_text().startswith(before), "epochs that were done are not done again"

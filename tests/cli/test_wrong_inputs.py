@@ -238,6 +238,25 @@ def test_a_device_that_is_not_here_is_status_5_and_leaves_nothing(empty, kdeploy
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["run", "distill"])
+def test_nothing_to_resume_leaves_nothing(verb, empty, kdeploy):
+    answer = kdeploy(verb, "quickstart", *short(), "--resume", "--out", "x")
+    assert answer.status == 2
+    assert answer.said == "There is nothing to resume in x: without --resume the run begins there."
+    assert not list(empty.iterdir())
+
+
+def test_no_seed_to_resume(empty, kdeploy):
+    answer = kdeploy("run", "quickstart", *short(), "--resume", "--seeds", "0,1", "--out", "x")
+    assert answer.said == "There is nothing to resume in x/seed-0, x/seed-1: without --resume the run begins there."
+
+
+def test_resume_and_fresh_contradict_each_other(empty, kdeploy):
+    answer = kdeploy("run", "quickstart", *short(), "--resume", "--fresh")
+    assert answer.status == 2
+    assert answer.said == "--resume goes on with a run and --fresh removes it: leave one of them out."
+
+
 def test_a_bug_of_ours_shows_where_it_is_and_where_to_report_it(empty, kdeploy, monkeypatch):
     def broken() -> None:
         raise ZeroDivisionError("seven by nought")

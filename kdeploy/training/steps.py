@@ -1,0 +1,116 @@
+"""A step of training, and the search for the one that broke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kdeploy import artifacts
+from kdeploy.errors import UserError
+from kdeploy.loading import Batch, TrainBatches
+from kdeploy.methods.base import Context
+from kdeploy.recipe.schema import TrainSpec
+from kdeploy.training import state
+from kdeploy.training.nonfinite import Skipping, all_finite, culprits
+from kdeploy.training.objective import Objective, Step
+from kdeploy.training.optim import learning_rate, make_optimizer
+from kdeploy.training.setup import Setup
+
+_SHOWN_IMAGES = 8
+
+
+class Steps:
+    """Takes steps: the learning rate, forward, backward, the optimiser's step. None of it waits for the device."""
+
+    def __init__(
+        self, network: nn.Module, objective: Objective, train: TrainBatches, spec: TrainSpec, setup: Setup
+    ) -> None:
+        unique = dict.fromkeys([*network.parameters(), *objective.parameters()])
+        self.parameters = [parameter for parameter in unique if parameter.requires_grad]
+        optimizer = make_optimizer(self.parameters, spec)
+        self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
+        self.model, self.optimizer = setup.fabric.setup(network, optimizer, move_to_device=False)
+        self.objective = objective
+        self.train = train
+        self._spec = spec
+        self._setup = setup
+
+    def training_mode(self) -> None:
+        self.model.train()
+        self.objective.train()
+
+    def rate(self, epoch: int, number: int) -> float:
+        """The learning rate of batch `number` of an epoch; both count from 0."""
+        return learning_rate(self._spec, epoch + number / len(self.train))
+
+    def take(
+        self, batch: Batch, epoch: int, number: int, look: Callable[[Step], None] | None = None
+    ) -> tuple[Step, Tensor | None]:
+        """One step on batch `number` of an epoch; with `nonfinite: skip` also whether it counts, a bool on the device.
+
+        look: called between backward pass and optimiser step, while the graph is still there.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(epoch, number)
+        context = Context(
+            index=batch.index, epoch=epoch, step=epoch * len(self.train) + number, epochs=self._spec.epochs
+        )
+        if self._skipping:
+            self._skipping.remember()
+        with self._setup.fabric.autocast():
+            step = self.objective(self.model, replace(batch, images=self._setup.images(batch.images)), context)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._setup.fabric.backward(step.loss, retain_graph=look is not None)
+        good = self._skipping.judge(step.loss) if self._skipping else None
+        if look is not None:
+            look(step)
+        self.optimizer.step()
+        return step, good
+
+    def what_broke(self, progress: state.Progress, epoch: int, until: int, folder: Path) -> UserError | None:
+        """Repeat this epoch from its last checkpoint to batch `until` with a look at each step; the error to raise.
+
+        None where the repetition stays finite, as it may on a device whose sums depend on chance. The error's batch
+        and all its images are left in `nonfinite.json`.
+        """
+        position = progress.load()
+        self.training_mode()
+        found: list[str] = []
+
+        def look(step: Step) -> None:
+            if self._skipping is None:
+                found.extend(culprits(step, self.parameters))
+
+        for number, batch in enumerate(self.train.epoch(epoch, position.batch), position.batch):
+            if number > until:
+                break
+            self.take(batch, epoch, number, look)
+            if not found and not all_finite(self.parameters):
+                found.append("a weight")
+            if found:
+                return self._error(found, epoch, number, batch.index.tolist(), folder)
+        return None
+
+    def _error(self, what: list[str], epoch: int, number: int, images: list[int], folder: Path) -> UserError:
+        step = epoch * len(self.train) + number + 1
+        content = {"epoch": epoch + 1, "batch": number + 1, "step": step, "what": what, "images": images}
+        artifacts.write_json(folder / state.NONFINITE, {"schema_version": 1, **content})
+        shown = ", ".join(map(str, images[:_SHOWN_IMAGES]))
+        more = f" and {len(images) - _SHOWN_IMAGES} more" if len(images) > _SHOWN_IMAGES else ""
+        return UserError(
+            f"{_sentence(what)} became NaN or infinite in epoch {epoch + 1}, batch {number + 1} (step {step}), on the "
+            f"training images {shown}{more} ({folder / state.NONFINITE}). {REMEDY}"
+        )
+
+
+REMEDY = (
+    "Lower lr, set warmup_epochs, or set nonfinite: skip to leave such steps out; the checkpoint before it is kept."
+)
+
+
+def _sentence(what: list[str]) -> str:
+    text = ", ".join(what)
+    return text[0].upper() + text[1:]
