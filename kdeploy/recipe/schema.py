@@ -20,20 +20,19 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
-<<<<<<< HEAD
 _Spec = TypeVar("_Spec", bound=Spec)
 
 
 def part(kind: type[_Spec], of: _Spec) -> _Spec:
     """The part of a recipe that is of this kind, without what a kind built on it adds: of `distill`, the training."""
     return kind(**{name: getattr(of, name) for name in kind.model_fields})
-=======
+
+
 class RandAugmentSpec(Spec):
     """RandAugment with torchvision's 14 operations."""
 
     operations: Positive = Field(2, description="Operations that each image goes through, one after the other.")
     magnitude: int = Field(9, ge=0, le=30, description="How strong they are; 30 is the strongest.")
->>>>>>> main
 
 
 class AugmentSpec(Spec):

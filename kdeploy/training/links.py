@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from kdeploy.artifacts import read_json, sha256_file
 from kdeploy.errors import UserError
+from kdeploy.loading import digest
 from kdeploy.methods.base import Method, Needs
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec, part
@@ -116,10 +116,11 @@ def _teaching(
     made_from = {
         "weights": sha256_file(shop.networks / "teacher" / "teacher.safetensors"),
         "card": read_json(shop.networks / "teacher" / "teacher.json"),
-        "images": hashlib.sha256(views.data.images.cpu().numpy().data).hexdigest(),
-        "augment": shop.recipe.data.augment.model_dump(mode="json"),
+        "images": digest(views.data),
+        "augment": shop.recipe.data.deciding()["augment"],
         "seed": views.seed,
         "precision": decided.precision,
+        **({} if views.mean is None else {"mean": views.mean}),
     }
     return open_cache(live, theirs, needs, views, cache, decided, made_from)
 

@@ -93,7 +93,7 @@ def _chosen(recipe: Recipe) -> list[Job]:
         }
         for one in recipe.distill.assistants
     ]
-    data = recipe.data.model_dump(mode="json")
+    data = recipe.data.deciding()
     inputs = {"data": data, "candidates": choices, **cache_of(recipe, "teacher")}
     needs = ("teacher", "alone", *roles)
     chosen = Job(CHOSEN, partial(_learn_chosen, candidates=candidates), inputs, recipe.seed, needs)

@@ -18,13 +18,8 @@ from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
-<<<<<<< HEAD
 from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec, part
-from kdeploy.sources.base import Splits
-=======
-from kdeploy.recipe.schema import CacheSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec
 from kdeploy.sources.base import ImageSet, Splits
->>>>>>> main
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.objective import CrossEntropy, Objective
@@ -226,13 +221,19 @@ def weighted_methods(distill: LinkSpec) -> list[tuple[Method, float]]:
             method = methods.create(spec.method, **spec.options)
         except (TypeError, ValueError) as error:
             raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
-        if recipe.data.augment.mixes and (method.needs.labels or method.needs.index or method.needs.training_labels):
+        chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
+    return chosen
+
+
+def require_whole_images(distill: LinkSpec, recipe: Recipe) -> None:
+    """Raise UserError for methods that want one class for each image, where the images are mixed."""
+    for spec, (method, _) in zip(distill.methods, weighted_methods(distill), strict=True):
+        needs = method.needs
+        if recipe.data.augment.mixes and (needs.labels or needs.index or needs.training_labels):
             raise UserError(
                 f"The method {spec.method} wants one class for each image, and data.augment mixes images: set mixup "
                 "and cutmix to 0, or take a method such as kd."
             )
-        chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
-    return chosen
 
 
 def cross_entropy_weight(distill: LinkSpec, chosen: Sequence[Method]) -> float:
@@ -249,15 +250,9 @@ def baseline_job(recipe: Recipe) -> Job:
 def alone_job(role: str, network: NetworkSpec, spec: TrainSpec, recipe: Recipe) -> Job:
     """The job that trains a network from the labels only."""
     inputs = {
-<<<<<<< HEAD
-        "data": recipe.data.model_dump(mode="json"),
+        "data": recipe.data.deciding(),
         "network": part(NetworkSpec, network).model_dump(mode="json"),
         "train": part(TrainSpec, spec).model_dump(mode="json"),
-=======
-        "data": recipe.data.deciding(),
-        "network": recipe.student.model_dump(mode="json"),
-        "train": training_of(recipe).model_dump(mode="json"),
->>>>>>> main
     }
     return Job(role, partial(_alone, role=role, network=network, spec=spec), inputs, recipe.seed)
 

@@ -14,6 +14,7 @@ from kdeploy.training.procedures.base import (
     Workshop,
     baseline_job,
     cross_entropy_weight,
+    require_whole_images,
     weighted_methods,
 )
 from kdeploy.training.views import View, survey_all
@@ -38,6 +39,7 @@ class Mutual:
     about = "the student alone, and the student with peers that teach one another; no trained teacher"
 
     def jobs(self, recipe: Recipe) -> list[Job]:
+        require_whole_images(recipe.distill, recipe)
         _require_peers_form(recipe)
         inputs = {
             "data": recipe.data.deciding(),
