@@ -20,11 +20,32 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+class RandAugmentSpec(Spec):
+    """RandAugment with torchvision's 14 operations."""
+
+    operations: Positive = Field(2, description="Operations that each image goes through, one after the other.")
+    magnitude: int = Field(9, ge=0, le=30, description="How strong they are; 30 is the strongest.")
+
+
 class AugmentSpec(Spec):
-    """Random changes to training images, drawn for each image and epoch from the run's seed."""
+    """Random changes to training images, in this order.
+
+    Up to cutout they are drawn for each image and epoch from the run's seed; mixup and cutmix for each batch.
+    """
 
     crop: int = Field(4, ge=0, description="Pad by this many pixels of zeros, then crop back at random. 0: off.")
     flip: bool = Field(True, description="Mirror left and right with probability 1/2.")
+    randaugment: RandAugmentSpec | None = Field(None, description="Random colours and shapes; {} for the usual ones.")
+    cutout: int = Field(0, ge=0, description="Paint a square of this side over with the mean colour. 0: off.")
+    mixup: float = Field(0.0, ge=0, description="Blend pairs of images, by Beta(mixup, mixup). 0: off.")
+    cutmix: float = Field(
+        0.0, ge=0, description="Paste a box of one image into another, by Beta(cutmix, cutmix). 0: off."
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is part of one class and part of another."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 class NormalizeSpec(Spec):
@@ -47,7 +68,8 @@ class DataSpec(Spec):
 
     source: str = Field(
         "sklearn-digits",
-        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, or python:package.module:function.",
+        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, hf:<name>, webdataset:<pattern>, or "
+        "python:package.module:function.",
     )
     root: str | None = Field(
         None, description="Folder (or zip, for imagefolder) with the data. Relative to the recipe."
@@ -60,10 +82,27 @@ class DataSpec(Spec):
     limit: Positive | None = Field(None, description="Keep only this many training images, balanced over classes.")
     size: Positive | None = Field(None, description="Resize images to this height and width in pixels.")
     broken: Literal["stop", "skip"] = Field("stop", description="What to do about an image that cannot be read.")
+    memory: bool | Literal["auto"] = Field(
+        "auto",
+        description="Decode all images once, or (no) at each epoch anew; auto: by what memory is free. Same batches.",
+    )
     normalize: NormalizeSpec | Literal["train"] = Field(
         "train", description="Normalisation of networks that do not set their own; train: measured on the train split."
     )
     augment: AugmentSpec = Field(default_factory=lambda: AugmentSpec())
+
+    def deciding(self, *without: str) -> dict[str, Any]:
+        """What of this decides the batches, as plain JSON, by which finished work is known; `without` these fields.
+
+        Not `memory`, which changes nothing but the time, and no augmentation that came later and is off: a run that
+        was finished before there was any stays finished.
+        """
+        spec = self.model_dump(mode="json", exclude={"memory", *without})
+        if "augment" in spec:
+            fields = type(self.augment).model_fields
+            used = {name for name, field in fields.items() if getattr(self.augment, name) != field.default}
+            spec["augment"] = self.augment.model_dump(mode="json", include={"crop", "flip", *used})
+        return spec
 
 
 class RenameSpec(Spec):
@@ -341,6 +380,15 @@ class Recipe(Spec):
             raise ValueError(
                 "a peer of the student's kind would start from the same checkpoint, and the two would have nothing to "
                 "teach each other: name distill.peers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cache_holds_what_is_shown(self) -> Recipe:
+        if self.teacher and self.teacher.cache is not None and self.data.augment.mixes:
+            raise ValueError(
+                "teacher.cache holds what the teacher says of single images, and data.augment mixes them: set mixup "
+                "and cutmix to 0, or leave teacher.cache out"
             )
         return self
 

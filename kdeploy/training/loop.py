@@ -134,7 +134,7 @@ class _Training:
         shown, seen = position.batch, totals.seen
         for number, batch in enumerate(self.train.epoch(epoch, position.batch), position.batch):
             step, good = self.steps.take(batch, epoch, number)
-            totals.add(step, batch.labels, good)
+            totals.add(step, batch.main_labels, good)
             done, last = number + 1, number + 1 == len(self.train)
             due = not last and self.pace.due(epoch * len(self.train) + done)
             if done % _SHOW_EVERY == 0 or last or due or time.monotonic() - looked > _SHOW_AFTER_S:

@@ -33,6 +33,15 @@ class Objective(nn.Module):
         """The loss of `network` on `batch`; called once a step."""
 
 
+def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy of logits `[B, classes]` with the labels; of mixed images, with both in their shares."""
+    own = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    if batch.mixed is None:
+        return own
+    other = F.cross_entropy(logits, batch.labels[batch.mixed.partner], label_smoothing=label_smoothing)
+    return batch.mixed.share * own + (1 - batch.mixed.share) * other
+
+
 class CrossEntropy(Objective):
     """Mean cross-entropy with the labels."""
 
@@ -42,7 +51,7 @@ class CrossEntropy(Objective):
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         logits = network(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        loss = label_loss(logits, batch, self.label_smoothing)
         return Step(loss, {"cross_entropy": loss}, logits)
 
 
@@ -83,7 +92,7 @@ class Distillation(Objective):
         logits = logits[:: self._rotations]
         terms = {}
         if self.cross_entropy > 0:
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            loss = label_loss(logits, batch, self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
             ours = rows_for(method.needs, seen[number], self._rotations)

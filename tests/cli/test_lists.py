@@ -99,6 +99,7 @@ def test_completion_can_be_installed(tmp_path):
         (["recipes"], {"recipes"}),
         (["recipes", "quickstart"], {"name", "recipe"}),
         (["runs"], {"runs"}),
+        (["cache"], {"folder", "entries"}),
         (["doctor"], {"machine", "findings"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -260,3 +261,26 @@ def test_no_color_is_respected(tmp_path):
     without = on_a_terminal(["runs"], tmp_path, NO_COLOR="1")
     assert "broken" in without
     assert not colour.search(without)
+
+
+def test_cache_lists_what_is_kept_and_clears_it(empty, kdeploy, monkeypatch):
+    monkeypatch.setenv("KDEPLOY_CACHE", str(empty))
+    assert f"Nothing is kept in {empty}." in kdeploy("cache").out
+    kept = empty / "images" / "0123"
+    kept.mkdir(parents=True)
+    (kept / "images.npy").write_bytes(bytes(2048))
+    os.utime(kept, (1.75e9, 1.75e9))
+    (entry,) = kdeploy("cache", "--json", "-").json["entries"]
+    used = "2025-06-15T15:06:40+00:00"
+    assert entry == {"kind": "images", "path": str(kept), "size_bytes": 2048, "used_at": used}
+    table = kdeploy("cache").out
+    assert "2.00 KiB" in table
+    assert re.search(r"\d+ days ago", table)
+    assert kdeploy("cache", "clear", "--json", "-").json["size_bytes"] == 2048
+    assert not kept.exists()
+
+
+def test_cache_knows_no_other_word(empty, kdeploy):
+    answer = kdeploy("cache", "clean")
+    assert answer.status == 2
+    assert "`kdeploy cache` cannot 'clean'. Did you mean 'clear'?" in answer.err

@@ -13,13 +13,13 @@ from torch import nn
 
 from kdeploy import artifacts, methods, models
 from kdeploy.errors import UserError
-from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, Views, channel_statistics
+from kdeploy.loading import EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views, channel_statistics
 from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
 from kdeploy.recipe.schema import CacheSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec
-from kdeploy.sources.base import Splits
+from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.objective import CrossEntropy, Objective
@@ -60,7 +60,7 @@ class Workshop:
     networks: Path
     splits: Splits
     device: torch.device
-    _tensors: dict[str, TensorSet] = field(default_factory=dict)
+    _tensors: dict[str, Samples] = field(default_factory=dict)
 
     @cached_property
     def normalize(self) -> NormalizeSpec:
@@ -93,17 +93,21 @@ class Workshop:
         classifier.eval().requires_grad_(False)
         return classifier
 
-    def tensors(self, split: str) -> TensorSet:
-        """A split as tensors on the device, made once."""
+    def tensors(self, split: str) -> Samples:
+        """A split for the device, made once: as tensors, or streamed where its images are not held in memory."""
         if split not in self._tensors:
-            self._tensors[split] = TensorSet.from_images(getattr(self.splits, split), self.device)
+            images: ImageSet = getattr(self.splits, split)
+            kind = StreamedSet if images.streams else TensorSet
+            self._tensors[split] = kind.from_images(images, self.device)
         return self._tensors[split]
 
     def views(self, seed: int, cache: CacheSpec | None = None) -> Views:
         """The augmented views of the training images: new ones each epoch, or those of a teacher cache."""
         drawn = seed if cache is None or cache.seed is None else cache.seed
         count = None if cache is None else cache.views
-        return Views(self.tensors("train"), self.recipe.data.augment, seed=drawn, count=count)
+        augment = self.recipe.data.augment
+        mean = self.normalize.mean if augment.cutout else None  # measured only where it is used
+        return Views(self.tensors("train"), augment, seed=drawn, count=count, mean=mean)
 
     def training(self, spec: TrainSpec, seed: int, cache: CacheSpec | None = None) -> TrainBatches:
         """Augmented training batches; their order depends on the seed alone."""
@@ -208,6 +212,11 @@ def weighted_methods(recipe: Recipe) -> list[tuple[Method, float]]:
             method = methods.create(spec.method, **spec.options)
         except (TypeError, ValueError) as error:
             raise UserError(f"The options {spec.options} of the method {spec.method} do not fit: {error}.") from None
+        if recipe.data.augment.mixes and (method.needs.labels or method.needs.index or method.needs.training_labels):
+            raise UserError(
+                f"The method {spec.method} wants one class for each image, and data.augment mixes images: set mixup "
+                "and cutmix to 0, or take a method such as kd."
+            )
         chosen.append((method, method.default_weight if spec.weight is None else spec.weight))
     return chosen
 
@@ -226,7 +235,7 @@ def training_of(recipe: Recipe) -> TrainSpec:
 def alone_job(recipe: Recipe) -> Job:
     """The baseline: the student from the labels only."""
     inputs = {
-        "data": recipe.data.model_dump(mode="json"),
+        "data": recipe.data.deciding(),
         "network": recipe.student.model_dump(mode="json"),
         "train": training_of(recipe).model_dump(mode="json"),
     }

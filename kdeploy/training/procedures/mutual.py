@@ -40,7 +40,7 @@ class Mutual:
     def jobs(self, recipe: Recipe) -> list[Job]:
         _require_peers_form(recipe)
         inputs = {
-            "data": recipe.data.model_dump(mode="json"),
+            "data": recipe.data.deciding(),
             "network": recipe.student.model_dump(mode="json"),
             "distill": recipe.distill.model_dump(mode="json", exclude={"baseline"}),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from kdeploy.artifacts import read_json, sha256_file
 from kdeploy.errors import UserError
+from kdeploy.loading import digest
 from kdeploy.methods.base import Method, Needs
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import Recipe, TeacherSpec
@@ -38,7 +38,7 @@ class Offline:
 
     def jobs(self, recipe: Recipe) -> list[Job]:
         _require_live([method for method, _ in weighted_methods(recipe)], recipe)
-        data = recipe.data.model_dump(mode="json")
+        data = recipe.data.deciding()
         student = recipe.student.model_dump(mode="json")
         spec = _spec(recipe)
         teacher_seed = recipe.seed if spec.seed is None else spec.seed
@@ -158,10 +158,11 @@ def _teaching(
     made_from = {
         "weights": sha256_file(shop.networks / "teacher" / "teacher.safetensors"),
         "card": read_json(shop.networks / "teacher" / "teacher.json"),
-        "images": hashlib.sha256(views.data.images.cpu().numpy().data).hexdigest(),
-        "augment": shop.recipe.data.augment.model_dump(mode="json"),
+        "images": digest(views.data),
+        "augment": shop.recipe.data.deciding()["augment"],
         "seed": views.seed,
         "precision": decided.precision,
+        **({} if views.mean is None else {"mean": views.mean}),
     }
     return open_cache(live, theirs, needs, views, cache, decided, made_from)
 
