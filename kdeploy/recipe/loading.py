@@ -52,6 +52,15 @@ for _kind in (_Loader, _Dumper):
     )
 
 
+def _escape_line_breaks(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text with one of YAML's own line breaks in double quotes, where it is escaped and not folded to a space."""
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _escape_line_breaks)
+
+
 def load(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load, override and check a recipe.
 
