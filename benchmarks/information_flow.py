@@ -94,6 +94,7 @@ def shorter(share: float) -> list[str]:
     """All trainings of the recipe at this share of their length."""
     full = recipe.load(RECIPE)
     (auxiliary,) = full.distill.assistants
+    assert full.teacher is not None
     specs: dict[str, TrainSpec | None] = {
         "teacher.train": full.teacher.train,
         "distill.assistants.0.alone": auxiliary.alone,

@@ -18,6 +18,7 @@ from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches, TrainBatches
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
+from kdeploy.training.depthwise import float32_gradients
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.nonfinite import all_finite
 from kdeploy.training.objective import Objective
@@ -64,7 +65,7 @@ def fit(
     """
     setup.place(network)
     setup.place(objective)
-    with _memory_errors(label, spec):
+    with _memory_errors(label, spec), float32_gradients([network, objective], setup):
         training = _Training(network, objective, train, validation, spec, setup, folder, label)
         return training.fit()
 
