@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of the fine-tuned teacher")
     parser.add_argument("--student", default="resnet8")
-    parser.add_argument(
-        "--methods", default=",".join(name for name in methods.names() if name not in ("kd", "information-flow"))
-    )
+    parser.add_argument("--methods", default=",".join(name for name in [*shared(), "hssakd"] if name != "kd"))
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     ratios: dict[str, list[float]] = {}
