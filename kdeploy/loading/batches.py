@@ -22,12 +22,15 @@ class Batch:
     """images: float32 `[B, C, H, W]` in [0, 1]; labels: int64 `[B]`; index: int64 `[B]` in the data set.
 
     view: which of the augmented views of their samples these are; 0 where there is only one.
+    sizes: where several processes share a batch, the size of each one's part, in order, of which this is one; empty
+    where this is the whole batch.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     view: int = 0
+    sizes: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,12 +42,22 @@ class TrainBatches:
     The last batch of an epoch holds what remains. One single image would break batch normalisation, which needs
     two, so it joins the batch before, which then has `batch` + 1. A UserError for a batch below two and for
     fewer than two images.
+
+    share: which of how many processes this is, such as (0, 2). Each is given its part of the same batches, contiguous
+    and in order, none smaller than two images; a batch that is too small for that is given whole to each of them. A
+    UserError where all are.
     """
 
-    def __init__(self, views: Views, *, batch: int, seed: int) -> None:
+    def __init__(self, views: Views, *, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         if batch < 2 or len(views) < 2:
             raise UserError(
                 f"Training needs two images a batch for batch normalisation; batch is {batch} of {len(views)}."
+            )
+        self._rank, self._processes = share
+        if min(batch, len(views)) < 2 * self._processes:
+            raise UserError(
+                f"Batches of {min(batch, len(views))} images cannot be shared by {self._processes} processes, each of "
+                "which needs two: set a larger batch, or fewer --devices."
             )
         self._views = views
         self._batch = batch
@@ -61,22 +74,34 @@ class TrainBatches:
         order = torch.randperm(len(data), generator=seeded(self._seed, number)).to(data.images.device)
         for batch in range(start_batch, len(self)):
             end = len(order) if batch == len(self) - 1 else (batch + 1) * self._batch
-            index = order[batch * self._batch : end]
-            yield Batch(self._views.images(view, index), data.labels[index], index, view)
+            index, sizes = self._part(order[batch * self._batch : end])
+            yield Batch(self._views.images(view, index), data.labels[index], index, view, sizes)
+
+    def _part(self, index: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """This process's part of a batch, and the sizes of all parts."""
+        if self._processes == 1 or len(index) < 2 * self._processes:
+            return index, ()
+        parts = index.tensor_split(self._processes)
+        return parts[self._rank], tuple(len(part) for part in parts)
 
 
 class EvalBatches:
-    """All images once, in order, unchanged."""
+    """All images once, in order, unchanged.
 
-    def __init__(self, data: TensorSet, *, batch: int = 500) -> None:
+    share: which of how many processes this is; their parts, in order, are all images once. A part may be empty.
+    """
+
+    def __init__(self, data: TensorSet, *, batch: int = 500, share: tuple[int, int] = (0, 1)) -> None:
+        rank, processes = share
         self._data = data
         self._batch = batch
+        self._begin, self._end = (len(data) * number // processes for number in (rank, rank + 1))
 
     def __len__(self) -> int:
-        return -(-len(self._data) // self._batch)
+        return -(-(self._end - self._begin) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
         index = torch.arange(len(self._data), device=self._data.images.device)
-        for start in range(0, len(self._data), self._batch):
-            part = slice(start, start + self._batch)
+        for start in range(self._begin, self._end, self._batch):
+            part = slice(start, min(start + self._batch, self._end))
             yield Batch(self._data.images[part].float().div_(255), self._data.labels[part], index[part])

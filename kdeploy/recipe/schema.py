@@ -108,6 +108,11 @@ class TrainSpec(Spec):
         description="Checkpoint each epoch and every so many steps; default: as often as costs 0.5 % of time.",
     )
 
+    sync_batchnorm: bool = Field(
+        False,
+        description="Batch norm sees the whole batch where several GPUs have a part of it each, and not its own part.",
+    )
+
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> TrainSpec:
         if self.schedule == "multistep" and not self.milestones:
@@ -192,6 +197,11 @@ class DistillSpec(TrainSpec):
         "Default: one more of the student's kind.",
     )
     baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+    gather: bool = Field(
+        True,
+        description="Methods that compare samples see the whole batch where several processes have a part of it each, "
+        "and not each its own part.",
+    )
 
     @model_validator(mode="after")
     def _peers_learn_mutually(self) -> DistillSpec:

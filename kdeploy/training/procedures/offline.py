@@ -121,7 +121,7 @@ def _student(shop: Workshop) -> None:
     weighted = weighted_methods(recipe)
     needs = [method.needs for method, _ in weighted]
     ours, theirs = _survey(shop, classifier, teacher, [method for method, _ in weighted])
-    decided = setup.choose(recipe.distill, shop.device)
+    decided = shop.decide(recipe.distill)
     decided.place(teacher)
     student_net = classifier
     for number, (method, _) in enumerate(weighted):
@@ -133,6 +133,7 @@ def _student(shop: Workshop) -> None:
         cross_entropy_weight(recipe, [method for method, _ in weighted]),
         view=View(classifier, ours, needs, "student"),
         label_smoothing=recipe.distill.label_smoothing,
+        gathering=shop.gathering(),
     )
     shop.train(
         "student",
@@ -163,7 +164,8 @@ def _teaching(
         "seed": views.seed,
         "precision": decided.precision,
     }
-    return open_cache(live, theirs, needs, views, cache, decided, made_from)
+    with shop.processes.first_alone():
+        return open_cache(live, theirs, needs, views, cache, decided, made_from)
 
 
 def _deployed(method: Method, student: Classifier, teacher: Classifier, ours: Tapped, theirs: Tapped) -> Classifier:
@@ -204,7 +206,7 @@ def _prepare(
         method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
         objective = PhaseLoss(
-            _teaching(shop, teacher, theirs, [method.needs], setup.choose(shop.recipe.distill, shop.device)),
+            _teaching(shop, teacher, theirs, [method.needs], shop.decide(shop.recipe.distill)),
             method,
             phase,
             view=View(student, ours, [method.needs], "student"),
@@ -226,7 +228,7 @@ def _run_phase(objective: PhaseLoss, shop: Workshop, student: Classifier, folder
         train=shop.training(spec, recipe.seed, _spec(recipe).cache),
         validation=None,
         spec=spec,
-        setup=setup.choose(spec, shop.device),
+        setup=shop.decide(spec),
         folder=folder,
         label=f"student: {phase.name}",
     )
