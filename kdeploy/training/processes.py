@@ -5,6 +5,7 @@ Lightning Fabric starts or finds them and connects them (torchrun, SLURM, or pro
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,9 @@ from torch import Tensor
 from kdeploy import events
 from kdeploy.errors import KdeployError, Unavailable, UserError
 from kdeploy.loading import Batch
+
+# Fabric says at each start what `events.decided` says, with its reason.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 T = TypeVar("T")
 
@@ -104,8 +108,9 @@ class Processes:
         padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         with _others_are_there():  # as bytes: not every connection knows every type
-            raw = self.fabric.all_gather(padded.flatten().view(torch.uint8))
-        assert isinstance(raw, Tensor)
+            mine = padded.flatten().view(torch.uint8)
+            raw = mine.new_empty(self.count * len(mine))
+            dist.all_gather_into_tensor(raw, mine)
         found = raw.view(tensor.dtype).view(self.count, *padded.shape)
         return torch.cat([rows[:size] for rows, size in zip(found, sizes, strict=True)])
 
@@ -148,7 +153,9 @@ def opened(asked: str, devices: int, nodes: int) -> Iterator[Processes]:
         os.environ.pop("OMP_NUM_THREADS", None)
     started = getattr(fabric.strategy.launcher, "procs", [])
     processes = Processes(fabric, dist.new_group(backend="gloo", timeout=_PATIENCE))
-    events.decided("processes", processes.count, f"{devices} on each of {nodes} machines" if nodes > 1 else "--devices")
+    if processes.first:
+        machines = f"on each of {nodes} machines" if nodes > 1 else "on this machine"
+        events.decided("processes", processes.count, f"{devices} {machines}, as --devices asks")
     try:
         with nullcontext() if processes.first else events.unheard():
             yield processes

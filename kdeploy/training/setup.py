@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,9 +15,6 @@ from kdeploy.errors import Unavailable, UserError
 from kdeploy.machine import instruction_sets
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training.processes import ALONE, Processes
-
-# Fabric says at each start what `events.decided` has said already, with its reason.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 _BFLOAT16_ON_CPU = ("amx_bf16", "avx512_bf16", "bf16")
 
