@@ -8,12 +8,16 @@ interrupted table continues. The last step writes benchmarks/results/methods-<st
 Methods run with their own default options and weights, which are those behind the published tables. The teacher is
 asked once for each view (teacher.cache), one view an epoch, drawn from the seed: the images and targets are those of
 training with the teacher at every step. What a step costs with it is measured by benchmarks/method_steps.py.
+
+Some rows have a set-up of their own (OWN), which the table says. Information-flow modelling, whose networks are not
+those of the others, is measured by benchmarks/information_flow.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +25,36 @@ from kdeploy import artifacts, events, machine, methods, pipeline, recipe
 from kdeploy.cli.console import Terminal
 from kdeploy.provenance import now, revision
 from kdeploy.recipe.schema import Recipe
-from kdeploy.report.seeds import mean_of
+from kdeploy.report.seeds import Mean, mean_of
 from kdeploy.stages.epochs import Epochs
 
 RESULTS = Path(__file__).parent / "results"
 ALONE = "cross-entropy alone"
 IMAGES, EPOCHS, BATCH = 10_000, 10, 128
 CACHE = f"{{views: {EPOCHS}, seed: null}}"
-"""Not for methods that turn the images, of which a cache knows nothing: their teacher runs at each step."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A row in its own set-up: what it changes in the recipe, and what the table says of it."""
+
+    note: str
+    overrides: tuple[str, ...]
+    mutual: bool = False
+
+
+OWN = {
+    "mutual": Own("two ResNet-8 teach one another, no teacher (deep mutual learning)", (), mutual=True),
+    "hssakd": Own(
+        "each image in four rotations; the teacher's heads trained for 2 epochs, not 100",
+        ("distill.method=hssakd", "distill.options={head_epochs: 2}"),
+    ),
+    "hssakd-online": Own(
+        "two ResNet-8 teach one another, each image in four rotations, no teacher",
+        ("distill.method=hssakd", "distill.options={temperature: 3}"),
+        mutual=True,
+    ),
+}
 
 
 def main() -> None:
@@ -36,8 +62,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of the fine-tuned teacher")
     parser.add_argument("--student", default="resnet8")
-    parser.add_argument("--methods", default=",".join(methods.names()))
+    parser.add_argument("--methods", default=",".join([*shared(), *OWN]))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--set", action="append", default=[], dest="set_", metavar="KEY=VALUE")
     asked = parser.parse_args()
     cells = RESULTS / "methods" / asked.student
     with events.listening(Terminal()):
@@ -47,23 +74,31 @@ def main() -> None:
     artifacts.write_text(RESULTS / f"methods-{asked.student}.md", table(cells, asked.student))
 
 
+def shared() -> list[str]:
+    """The methods that can be measured in one set-up."""
+    return [name for name in methods.names() if name not in (*OWN, "information-flow")]
+
+
 def run_cell(cells: Path, method: str, seed: int, asked: argparse.Namespace) -> None:
     """Train one student; the first method of a seed trains the student alone beside it."""
     target, alone = cells / f"{method}-{seed}.json", cells / f"alone-{seed}.json"
     if target.exists():
         return
     baseline = "none" if alone.exists() else "alone"
-    loaded = load(
-        asked.data,
-        asked.teacher,
+    common = [
         f"data.limit={IMAGES}",
-        f"teacher.cache={'null' if methods.find(method).needs.rotations > 1 else CACHE}",
         f"student.model={asked.student}",
-        f"distill.method={method}",
         f"distill.baseline={baseline}",
         f"distill.epochs={EPOCHS}",
         f"seed={seed}",
-    )
+        *asked.set_,
+    ]
+    own = OWN.get(method)
+    if own is None:
+        common += [f"distill.method={method}", f"teacher.cache={CACHE}"]
+    else:
+        common += own.overrides
+    loaded = load_mutual(asked, *common) if own and own.mutual else load(asked.data, asked.teacher, *common)
     with tempfile.TemporaryDirectory() as folder:
         run = pipeline.open_run(loaded, Path(folder) / "run")
         roles = ["student"] if baseline == "none" else ["alone", "student"]
@@ -89,6 +124,13 @@ def load(data: Path, teacher: Path, *overrides: str) -> Recipe:
     return recipe.load("cifar10/resnet56-resnet8-kd", [*common, *overrides])
 
 
+def load_mutual(asked: argparse.Namespace, *overrides: str) -> Recipe:
+    """The recipe of two peers."""
+    common = ["data.source=imagefolder", f"data.root={asked.data}", f"distill.batch={BATCH}"]
+    peers = f"distill.peers=[{{model: {asked.student}}}]"
+    return recipe.load("cifar10/resnet8-mutual", [*common, peers, *overrides])
+
+
 def cell(network: Path, method: str, seed: int, role: str) -> dict[str, Any]:
     """What one training gave; accuracies are shares."""
     return {
@@ -111,22 +153,30 @@ def table(cells: Path, student: str) -> str:
         one = artifacts.read_json(path)
         found.setdefault(one["method"], []).append(one)
     steps = step_ratios(student)
-    rows = []
-    for method, group in found.items():
-        score = mean_of([100 * one["last"]["test_accuracy"] for one in group])
-        interval = "" if score.low is None or score.high is None else f" [{score.low:.1f}, {score.high:.1f}]"
-        rows.append(
-            (score.value, f"| {method} | {score.value:.2f}{interval} | {len(group)} | {steps.get(method, 'n/a')} |")
-        )
     samples = next(iter(found.values()))[0]["test_samples"]
-    head = (
+    text = (
         f"# Methods: ResNet-56 to {student}, CIFAR-10 as JPEG files\n\n"
         f"{IMAGES:,} class-balanced training images, {EPOCHS} epochs, batch {BATCH}; top-1 of the last epoch on "
         f"{samples:,} test images, mean over seeds with its 95 % t interval; time of a step with the teacher "
         "run in it, relative to plain KD's (`method_steps.py`).\n\n"
         "| method | test accuracy (%) | seeds | step / KD's |\n|:--|--:|--:|--:|\n"
     )
-    return head + "\n".join(line for _, line in sorted(rows, reverse=True)) + "\n"
+    scores = {method: mean_of([100 * one["last"]["test_accuracy"] for one in group]) for method, group in found.items()}
+    ranked = sorted(scores, key=lambda method: -scores[method].value)
+    for method in (method for method in ranked if method not in OWN):
+        text += f"| {method} | {shown(scores[method])} | {len(found[method])} | {steps.get(method, 'n/a')} |\n"
+    if any(method in OWN for method in ranked):
+        text += "\nIn a set-up of their own, at as many epochs over the same images:\n\n"
+        text += "| method | test accuracy (%) | seeds | set-up |\n|:--|--:|--:|:--|\n"
+    for method in (method for method in ranked if method in OWN):
+        text += f"| {method} | {shown(scores[method])} | {len(found[method])} | {OWN[method].note} |\n"
+    return text
+
+
+def shown(score: Mean) -> str:
+    """Percent, with the interval where there are seeds enough."""
+    interval = "" if score.low is None or score.high is None else f" [{score.low:.1f}, {score.high:.1f}]"
+    return f"{score.value:.2f}{interval}"
 
 
 def step_ratios(student: str) -> dict[str, str]:

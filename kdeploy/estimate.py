@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from kdeploy import artifacts, events, pipeline, sources
 from kdeploy.errors import KdeployError
 from kdeploy.provenance import RECORD, RunRecord
+from kdeploy.recipe.networks import Trained, networks
 from kdeploy.recipe.schema import NetworkSpec, Recipe, TrainSpec
 from kdeploy.sources.base import Splits
 from kdeploy.stages.base import Stage
@@ -92,8 +93,8 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
 
 def _published_weights(recipe: Recipe) -> list[str]:
     """The weights that a model's own options would fetch."""
-    networks = [recipe.student, *recipe.peers.values(), *([] if recipe.teacher is None else [recipe.teacher])]
-    specs = dict.fromkeys(spec.model for spec in networks if _bare(spec) != spec)
+    made = [spec for one in networks(recipe) for spec in (one.network, *one.beside)]
+    specs = dict.fromkeys(spec.model for spec in made if _bare(spec) != spec)
     return [f"the published weights of {model}, where they are not in its library's cache" for model in specs]
 
 
@@ -123,11 +124,11 @@ def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: 
     return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
 
 
-def _rotations(recipe: Recipe) -> int:
-    """Rows that an image takes up in the student's training."""
+def _rotations(one: Trained) -> int:
+    """Rows that an image takes up in the training of a network."""
     from kdeploy import methods
 
-    return max(methods.find(term.method).needs.rotations for term in recipe.distill.methods)
+    return max((methods.find(term.method).needs.rotations for term in one.methods), default=1)
 
 
 class _Timing:
@@ -143,23 +144,26 @@ class _Timing:
         self._timed: dict[str, float] = {}
 
     def training(self, role: str) -> tuple[float | None, str]:
-        """Seconds of the training of `role`; the student's includes the teacher's forward passes and its peers."""
+        """Seconds of the training of `role`, with the networks beside it and the forward passes of what teaches it."""
         if self.splits is None:
             return None, "known once the data is here"
-        recipe = self.recipe
-        teacher = recipe.teacher if role == "teacher" else None
-        spec: TrainSpec | None = recipe.distill if teacher is None else teacher.train
-        networks = [teacher or recipe.student, *(recipe.peers.values() if role == "student" else ())]
-        self.disk_bytes += _COPIES * sum(self._weights_bytes(network) for network in networks)
-        if spec is None:
+        one = next(network for network in networks(self.recipe) if network.role == role)
+        learning = (one.network, *one.beside)
+        self.disk_bytes += _COPIES * sum(self._weights_bytes(network) for network in learning)
+        if one.train is None:
             return 2.0, "one evaluation"
-        steps = -(-len(self.splits.train) // spec.batch) * spec.epochs
-        if role == "student":
-            spec = spec.model_copy(update={"batch": spec.batch * _rotations(recipe)})
-        seconds = sum(self._seconds(network, spec, train=True) for network in networks)
-        if role == "student" and recipe.teacher is not None:
-            seconds += self._seconds(recipe.teacher, spec, train=False)
-        return steps * seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
+        steps = self._steps(one.train)
+        spec = one.train.model_copy(update={"batch": one.train.batch * _rotations(one)})
+        seconds = steps * sum(self._seconds(network, spec, train=True) for network in learning)
+        if one.teacher is not None:
+            seconds += steps * self._seconds(one.teacher, spec, train=False)
+        if one.readout is not None:
+            seconds += self._steps(one.readout) * self._seconds(one.network, one.readout, train=False)
+        return seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
+
+    def _steps(self, spec: TrainSpec) -> int:
+        assert self.splits is not None
+        return -(-len(self.splits.train) // spec.batch) * spec.epochs
 
     def _seconds(self, network: NetworkSpec, spec: TrainSpec, *, train: bool) -> float:
         """Seconds of one step: forward and backward, or forward alone. Timed once for all seeds."""

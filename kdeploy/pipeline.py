@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,7 +17,8 @@ from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
-from kdeploy.recipe.schema import INDIFFERENT, Recipe, TrainSpec
+from kdeploy.recipe.networks import networks
+from kdeploy.recipe.schema import INDIFFERENT, Recipe, Spec, TrainSpec
 from kdeploy.stages import train
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
@@ -51,23 +52,25 @@ def compilation(recipe: Recipe) -> list[Stage]:
 
 
 def engines(recipe: Recipe) -> list[BuildEngine]:
-    """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the engines.
+    """The rows of the table, teacher first: each network in torch, the teacher in ONNX Runtime, the student's engines.
 
     The teacher in ONNX Runtime is there so that what distillation gained and what the runtime gained are
     not mixed up. Peers of the student come in torch only.
     """
-    alone = [BuildEngine("alone", PYTORCH)] if recipe.distill.baseline == "alone" else []
+    rows, peers = [], [BuildEngine(role, PYTORCH) for role in recipe.peers]
+    for network in networks(recipe):
+        if network.row:
+            rows.append(BuildEngine(network.role, PYTORCH))
+        if network.role == "teacher":
+            rows.append(BuildEngine("teacher", "onnxruntime"))
     built = [BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines]
-    teacher = [BuildEngine(role, engine) for role in _teacher(recipe) for engine in (PYTORCH, "onnxruntime")]
-    peers = [BuildEngine(role, PYTORCH) for role in recipe.peers]
-    return [*teacher, *alone, BuildEngine("student", PYTORCH), *built, *peers]
+    return [*rows, *built, *peers]
 
 
 def measuring(recipe: Recipe) -> list[Stage]:
     """The stages that measure, judge, pack and show."""
-    trained = [role for role, here in _networks(recipe) if here]
     return [
-        *(Epochs(role) for role in trained),
+        *(Epochs(network.role) for network in networks(recipe) if network.train is not None),
         *(Bench(engine) for engine in engines(recipe)),
         Gates(),
         Bundle(),
@@ -78,13 +81,6 @@ def measuring(recipe: Recipe) -> list[Stage]:
 def plan(recipe: Recipe) -> list[Stage]:
     """All stages of a recipe, in order."""
     return [*training(recipe), *compilation(recipe), *measuring(recipe)]
-
-
-def _networks(recipe: Recipe) -> list[tuple[str, bool]]:
-    """The networks of a run, and whether each is trained in it."""
-    alone = [("alone", True)] if recipe.distill.baseline == "alone" else []
-    teacher = [] if recipe.teacher is None else [("teacher", recipe.teacher.train is not None)]
-    return [*teacher, *alone, ("student", True)]
 
 
 def _teacher(recipe: Recipe) -> tuple[str, ...]:
@@ -197,19 +193,23 @@ def _require_same(folder: Path, recipe: Recipe) -> None:
 
 def _with_what_may_change(recipe: Recipe, begun: Recipe) -> Recipe:
     """This recipe, with what need not be the same when its run goes on as it was when that was begun."""
-    teacher = recipe.teacher
-    if teacher and teacher.train and begun.teacher and begun.teacher.train:
-        teacher = teacher.model_copy(update={"train": _settled(teacher.train, begun.teacher.train)})
-    distill = _settled(recipe.distill, begun.distill)
-    return recipe.model_copy(update={"about": begun.about, "teacher": teacher, "distill": distill})
+    settled: Recipe = _settled(recipe, begun)
+    return settled.model_copy(update={"about": begun.about})
 
 
-def _settled(training: TrainSpec, begun: TrainSpec) -> TrainSpec:
-    """How often it is saved may change, and one that stops at a NaN may be told to skip it."""
-    same = {name: getattr(begun, name) for name in INDIFFERENT}
-    if (begun.nonfinite, training.nonfinite) == ("stop", "skip"):
-        same["nonfinite"] = "stop"
-    return training.model_copy(update=same)
+def _settled(part: Any, begun: Any) -> Any:
+    """In every training of a part of a recipe: how often it is saved may change, and one that stops at a NaN may be
+    told to skip it."""
+    if isinstance(part, tuple) and isinstance(begun, tuple) and len(part) == len(begun):
+        return tuple(_settled(*pair) for pair in zip(part, begun, strict=True))
+    if not isinstance(part, Spec) or type(part) is not type(begun):
+        return part
+    same = {name: _settled(getattr(part, name), getattr(begun, name)) for name in type(part).model_fields}
+    if isinstance(part, TrainSpec) and isinstance(begun, TrainSpec):
+        same |= {name: getattr(begun, name) for name in INDIFFERENT}
+        if (begun.nonfinite, part.nonfinite) == ("stop", "skip"):
+            same["nonfinite"] = "stop"
+    return part.model_copy(update=same)
 
 
 def _take_over(run: Run, stage: str, key: str, siblings: Sequence[Path]) -> bool:

@@ -1,6 +1,7 @@
 """What every room's tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,16 @@ def shared() -> Path:
     if "KDEPLOY_SHARED" not in os.environ:
         pytest.skip("KDEPLOY_SHARED is not set: no shared data and models here")
     return Path(os.environ["KDEPLOY_SHARED"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own: nothing of the user's is read or written."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("KDEPLOY_CACHE")
+    os.environ["KDEPLOY_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["KDEPLOY_CACHE"]
+    else:
+        os.environ["KDEPLOY_CACHE"] = before

@@ -9,6 +9,7 @@ from pathlib import Path
 from kdeploy.engines.base import MANIFEST
 from kdeploy.errors import UserError
 
+_ROLE = re.compile(r"(teacher|alone|student|(assistant|peer)-\d+|assistant)-")
 _FILES = (".kdz", ".onnx", ".ort")
 _ACCEPTED = "an engine folder, a run's folder, a bundle (.kdz) or an ONNX file"
 
@@ -46,5 +47,5 @@ def _engine(folder: Path) -> Artifact:
     folder = folder.resolve()
     if folder.parent.name != "engines":
         return Artifact(folder.name, "file", folder)
-    found = re.match(r"(teacher|alone|student|peer-\d+)-", folder.name)
+    found = _ROLE.match(folder.name)
     return Artifact(folder.name, found[1] if found else "student", folder)

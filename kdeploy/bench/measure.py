@@ -89,5 +89,5 @@ def _located(artifact: Path) -> Iterator[Path]:
 
 
 def _store(path: Path, data: ImageSet) -> str:
-    np.savez(path, images=data.images, labels=data.labels)
+    np.savez(path, images=data.images[:], labels=data.labels)
     return str(path)

@@ -19,7 +19,21 @@ from typing import Annotated
 import typer
 
 from kdeploy import __version__
-from kdeploy.cli import bench, bundle, distill, doctor, export, methods, models, predict, recipes, report, run, runs
+from kdeploy.cli import (
+    bench,
+    bundle,
+    cache,
+    distill,
+    doctor,
+    export,
+    methods,
+    models,
+    predict,
+    recipes,
+    report,
+    run,
+    runs,
+)
 from kdeploy.cli.verbs import Interrupted, Verbs
 from kdeploy.errors import KdeployError, UserError
 
@@ -35,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a teacher's checkpoint to a measured engine on a small device.\n\nExample: kdeploy run quickstart",
 )
-for _verb in (run, distill, export, bench, report, bundle, predict, runs, recipes, methods, models, doctor):
+for _verb in (run, distill, export, bench, report, bundle, predict, runs, recipes, methods, models, cache, doctor):
     _verb.register(app)
 
 

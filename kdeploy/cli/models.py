@@ -168,7 +168,16 @@ def _described(found: dict[str, Any]) -> RenderableType:
         return facts(lines)
     taps = [(tap["path"], _shape(tap["shape"])) for tap in found["taps"]]
     taps.append((found["classifier"]["path"], f"{found['classifier']['embedding']} (the embedding that goes in)"))
-    return Group(facts(lines), Text(""), plain_table(("tap", "shape"), taps))
+    return Group(facts(lines), Text(""), plain_table(("tap", "shape"), taps), Text(""), Text(_in_a_recipe(found)))
+
+
+def _in_a_recipe(found: dict[str, Any]) -> str:
+    """How these taps, or others, are named by hand."""
+    paths = ", ".join(tap["path"] for tap in found["taps"])
+    return (
+        "These are taken without being named. By hand, in a recipe, as many of both networks, pair by pair:\n"
+        f"  distill: {{taps: {{student: [{paths}], teacher: [...]}}}}"
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

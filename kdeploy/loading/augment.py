@@ -1,4 +1,4 @@
-"""Crops and mirror images of whole uint8 batches, and the draws that say which."""
+"""Crops, mirror images and holes in whole uint8 batches, and the draws that say which."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
+def cutout(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
+    """Images `[B, C, H, W]` with a square of `side` pixels painted over (DeVries and Taylor, 2017).
+
+    centres: int64 `[B, 2]`, row and column, anywhere in the image: what lies outside is cut off. fill: the colour,
+    uint8 `[C]`; the paper's is the mean of the training set.
+    """
+    height, width = images.shape[2:]
+    first = centres - side // 2
+    rows = torch.arange(height, device=images.device) - first[:, :1]
+    columns = torch.arange(width, device=images.device) - first[:, 1:]
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    return torch.where(inside[:, None], fill[:, None, None], images)
+
+
 def crop_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor:
     """Where each window begins in the padded image: int64 `[count, 2]`, row and column, 0 to 2 * padding."""
     return torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
@@ -31,3 +45,9 @@ def crop_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor
 def flips(count: int, generator: torch.Generator) -> Tensor:
     """Which images are mirrored, each with probability 1/2: bool `[count]`."""
     return torch.rand(count, generator=generator) < 0.5
+
+
+def centres(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A pixel for each image: int64 `[count, 2]`, row and column."""
+    rows = torch.randint(0, height, (count,), generator=generator)
+    return torch.stack([rows, torch.randint(0, width, (count,), generator=generator)], dim=1)

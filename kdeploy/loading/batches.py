@@ -1,7 +1,8 @@
 """Batches for training and for evaluation.
 
-The order of an epoch derives from (seed, epoch) by hash, and what a sample looks like from its view (`views.py`).
-There is no other state: a resumed run sees exactly the batches that it would have seen.
+The order of an epoch derives from (seed, epoch) by hash, what a sample looks like from its view (`views.py`), and how
+samples are mixed from (seed, epoch, batch). There is no other state: a resumed run sees exactly the batches that it
+would have seen.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import torch
 from torch import Tensor
 
 from kdeploy.errors import UserError
-from kdeploy.loading.tensors import TensorSet
-from kdeploy.loading.views import Views, seeded
+from kdeploy.loading.mixing import Mixed, Mixing
+from kdeploy.loading.seeds import seeded
+from kdeploy.loading.tensors import Samples
+from kdeploy.loading.views import Views
 
 
 @dataclass(frozen=True)
 class Batch:
     """images: float32 `[B, C, H, W]` in [0, 1]; labels: int64 `[B]`; index: int64 `[B]` in the data set.
 
-    view: which of the augmented views of their samples these are; 0 where there is only one.
+    view: which of the augmented views of their samples these are; 0 where there is only one. mixed: with what each
+    image was mixed, and how much of it is its own; None where it is all its own.
     sizes: where several processes share a batch, the size of each one's part, in order, of which this is one; empty
     where this is the whole batch.
     """
@@ -30,10 +34,16 @@ class Batch:
     labels: Tensor
     index: Tensor
     view: int = 0
+    mixed: Mixed | None = None
     sizes: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def main_labels(self) -> Tensor:
+        """The label of the larger part of each image: int64 `[B]`."""
+        return self.labels if self.mixed is None or self.mixed.share >= 0.5 else self.labels[self.mixed.partner]
 
 
 class TrainBatches:
@@ -60,6 +70,7 @@ class TrainBatches:
                 "which needs two: set a larger batch, or fewer --devices."
             )
         self._views = views
+        self._mixing = Mixing(views.augment, seed=seed)
         self._batch = batch
         self._seed = seed
 
@@ -71,11 +82,15 @@ class TrainBatches:
     def epoch(self, number: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from `start_batch` on; both count from 0."""
         data, view = self._views.data, self._views.of_epoch(number)
-        order = torch.randperm(len(data), generator=seeded(self._seed, number)).to(data.images.device)
-        for batch in range(start_batch, len(self)):
-            end = len(order) if batch == len(self) - 1 else (batch + 1) * self._batch
-            index, sizes = self._part(order[batch * self._batch : end])
-            yield Batch(self._views.images(view, index), data.labels[index], index, view, sizes)
+        order = torch.randperm(len(data), generator=seeded(self._seed, number))
+        ends = [*range(self._batch, len(self) * self._batch, self._batch), len(order)]
+        shared = [self._part(whole) for whole in order.tensor_split(ends[:-1])[start_batch:]]
+        parts = [part for part, _ in shared]
+        for batch, ((part, sizes), images) in enumerate(zip(shared, data.batches(parts), strict=True), start_batch):
+            index = part.to(data.labels.device)
+            shown = self._views.augmented(images, view, part)
+            mixed_images, mixed = self._mixing(shown, number, batch)
+            yield Batch(mixed_images, data.labels[index], index, view, mixed, sizes)
 
     def _part(self, index: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """This process's part of a batch, and the sizes of all parts."""
@@ -91,7 +106,7 @@ class EvalBatches:
     share: which of how many processes this is; their parts, in order, are all images once. A part may be empty.
     """
 
-    def __init__(self, data: TensorSet, *, batch: int = 500, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, data: Samples, *, batch: int = 500, share: tuple[int, int] = (0, 1)) -> None:
         rank, processes = share
         self._data = data
         self._batch = batch
@@ -101,7 +116,7 @@ class EvalBatches:
         return -(-(self._end - self._begin) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        index = torch.arange(len(self._data), device=self._data.images.device)
-        for start in range(self._begin, self._end, self._batch):
-            part = slice(start, min(start + self._batch, self._end))
-            yield Batch(self._data.images[part].float().div_(255), self._data.labels[part], index[part])
+        parts = torch.split(torch.arange(self._begin, self._end), self._batch)
+        for part, images in zip(parts, self._data.batches(parts), strict=True):
+            index = part.to(self._data.labels.device)
+            yield Batch(images.float().div_(255), self._data.labels[index], index)

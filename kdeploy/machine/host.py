@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ def memory_bytes() -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _read("/sys/fs/cgroup/memory.max")
     return min(total, int(limit)) if limit and limit.isdigit() else total
+
+
+def free_memory_bytes() -> int:
+    """Memory that this process could take now without swapping: what the kernel estimates, within a container's limit.
+
+    Caches of files count as free, as they can be dropped.
+    """
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo") or "")
+    free = int(found[1]) << 10 if found else memory_bytes()
+    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    if not (limit and used and limit.isdigit() and used.isdigit()):
+        return free
+    dropped = re.search(r"^inactive_file (\d+)", _read("/sys/fs/cgroup/memory.stat") or "", re.MULTILINE)
+    return min(free, max(0, int(limit) - int(used) + (int(dropped[1]) if dropped else 0)))
 
 
 def fingerprint() -> dict[str, Any]:

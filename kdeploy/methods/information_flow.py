@@ -33,9 +33,17 @@ class InformationFlow(Method):
         L = L_embedding + w * sum over stages of L_stage,   w = initial_weight * decay^epoch,  epoch from 0
 
     so that the early layers are led while the student's critical learning period lasts. It stands alone, without
-    cross-entropy: its default is 0. The paper distils from an auxiliary teacher of the student's own layout, which
-    learnt from the large one by its embedding alone (`layers: last`). Stages are taken behind the ReLU; widths may
-    differ. The authors make a new Adam every epoch; that is the loop's to do, and not done here.
+    cross-entropy: its default is 0. Nothing then reaches the student's last linear layer; the recipe's `readout` trains
+    it afterwards on the frozen features, so that the student can be deployed. The paper measures retrieval instead.
+
+    The paper distils from an auxiliary teacher of the student's own layout, which learnt from the large one by its
+    embedding alone (`layers: last`): `procedure: assistants` with one assistant, as in the recipe
+    cifar10/information-flow. Stages are taken behind the ReLU; widths may differ. The paper takes them behind the
+    pooling, too, which `taps` names.
+
+    The authors' code makes a new Adam every epoch, so that its moments start from zero fifty times. That comes of
+    calling its training routine once an epoch and is in no formula of the paper: dropped here, where one Adam lasts for
+    the training and survives an interruption.
 
     The value depends on the batch: duplicating it changes P. A row of zeros gets no gradient through the cosine (the
     published code gives NaN), and opposite rows, whose K would be 0, are held at the smallest step of the float type.
@@ -62,6 +70,8 @@ class InformationFlow(Method):
         self.initial_weight = initial_weight
         self.decay = decay
         self.layers = layers
+        if layers == "last":  # so that no stages are looked for in a teacher that may have none to pair
+            self.needs = Needs(embedding=True)  # type: ignore[misc]
 
     @property
     def default_cross_entropy(self) -> float:

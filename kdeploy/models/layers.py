@@ -31,7 +31,13 @@ def conv_norm(
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Channel shuffle (ShuffleNet, figure 1): `[B, groups · n, H, W]` with channels regrouped as n · groups."""
+    """Channel shuffle (ShuffleNet, figure 1): `[B, groups · n, H, W]` with channels regrouped as n · groups.
+
+    Channels last stay so: the other form would hand every layer behind it, and its gradients, the wrong layout.
+    """
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        by_pixel = torch.unflatten(x.permute(0, 2, 3, 1), 3, (groups, -1))
+        return by_pixel.transpose(3, 4).flatten(3, 4).permute(0, 3, 1, 2)
     return torch.unflatten(x, 1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 

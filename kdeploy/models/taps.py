@@ -156,6 +156,24 @@ def find_taps(network: nn.Module, shape: tuple[int, int, int]) -> list[Tap]:
     return [Tap(call.path, call.shape) for call in last.values()]
 
 
+def name_taps(network: nn.Module, paths: Sequence[str], shape: tuple[int, int, int]) -> list[Tap]:
+    """The taps of these module paths, with the shapes that an image of shape (C, H, W) has there.
+
+    Raises UserError for a path that the network has not, for a module that gives no map `[B, C, H, W]`, with the
+    shape that it gives, and for one that an image does not go through.
+    """
+    for path in paths:
+        _module(network, path)
+    given = {call.path: call.shape for call in _trace(network, shape).everything()}
+    for path in paths:
+        if path not in given:
+            raise UserError(f"No image goes through {path} of {type(network).__name__}, so it cannot be tapped.")
+        if len(given[path]) != 3:
+            shown = f"[B, {', '.join(map(str, given[path]))}]" if given[path] else "no tensor"
+            raise UserError(f"The module {path} of {type(network).__name__} gives {shown}, not a map [B, C, H, W].")
+    return [Tap(path, given[path]) for path in paths]
+
+
 def find_classifier(network: nn.Module, shape: tuple[int, int, int]) -> Tap:
     """The last linear layer that an image of shape (C, H, W) goes through; its `shape` is (D,), of what goes in."""
     linear = [call for call in _trace(network, shape).everything() if isinstance(call.module, nn.Linear)]

@@ -22,11 +22,16 @@ def check(recipe: Recipe, locate: Locate) -> None:
     _at(locate, ("distill", "procedure"), procedures.check, recipe.distill.procedure)
     for method in recipe.distill.methods:
         _at(locate, ("distill", "method"), methods.check, method.method)
+    for number, assistant in enumerate(recipe.distill.assistants):
+        place = ("distill", "assistants", number)
+        _network(assistant, place, locate)
+        for method in () if assistant.distill is None else assistant.distill.methods:
+            _at(locate, (*place, "distill", "method"), methods.check, method.method)
     for number, engine in enumerate(recipe.engines):
         _at(locate, ("engines", number, "engine"), _engine, engine.engine)
     if recipe.teacher is not None:
-        _network(recipe.teacher, "teacher", locate)
-    _network(recipe.student, "student", locate)
+        _network(recipe.teacher, ("teacher",), locate)
+    _network(recipe.student, ("student",), locate)
     for number, peer in enumerate(recipe.distill.peers):
         _at(locate, ("distill", "peers", number, "model"), models.check, peer.model)
     _data_is_there(recipe, locate)
@@ -46,16 +51,17 @@ def _engine(name: str) -> None:
         raise UserError("each network is measured in pytorch anyway, as the baseline: leave it out of engines.")
 
 
-def _network(spec: NetworkSpec, role: str, locate: Locate) -> None:
-    _at(locate, (role, "model"), models.check, spec.model)
+def _network(spec: NetworkSpec, at: tuple[str | int, ...], locate: Locate) -> None:
+    _at(locate, (*at, "model"), models.check, spec.model)
     if spec.checkpoint is None:
         if spec.sha256 is not None:
+            dotted = ".".join(str(part) for part in at)
             raise UserError(
-                f"{locate((role, 'sha256'))}: the {role} of this recipe is somebody else's checkpoint "
-                f"({spec.origin or 'see its SHA-256'}). Get the file and type --set {role}.checkpoint=PATH."
+                f"{locate((*at, 'sha256'))}: the {dotted} of this recipe is somebody else's checkpoint "
+                f"({spec.origin or 'see its SHA-256'}). Get the file and type --set {dotted}.checkpoint=PATH."
             )
     elif not Path(spec.checkpoint).is_file():
-        raise UserError(f"{locate((role, 'checkpoint'))}: there is no file {spec.checkpoint}.")
+        raise UserError(f"{locate((*at, 'checkpoint'))}: there is no file {spec.checkpoint}.")
 
 
 def _data_is_there(recipe: Recipe, locate: Locate) -> None:

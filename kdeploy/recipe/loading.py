@@ -28,7 +28,14 @@ _WORDS = {
     "invalid_key": "a key that is text",
     "too_short": "longer",
 }
-_PATHS = (("data", "root"), ("teacher", "checkpoint"), ("teacher", "cache", "folder"), ("student", "checkpoint"))
+_PATHS = (
+    ("data", "root"),
+    ("teacher", "checkpoint"),
+    ("teacher", "cache", "folder"),
+    ("student", "checkpoint"),
+    ("distill", "assistants", "*", "checkpoint"),
+)
+"""Where a recipe holds paths; * stands for each entry of a list."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,6 +50,15 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
+
+
+def _escape_line_breaks(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text with one of YAML's own line breaks in double quotes, where it is escaped and not folded to a space."""
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _escape_line_breaks)
 
 
 def load(reference: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -117,11 +133,24 @@ def _note_lines(
 
 def _make_absolute(content: dict[str, Any], base: Path) -> None:
     for *sections, key in _PATHS:
-        part: Any = content
-        for section in sections:
-            part = part.get(section) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(part.get(key), str):
-            part[key] = str((base / Path(part[key]).expanduser()).resolve())
+        for part in _parts(content, sections):
+            if isinstance(part.get(key), str):
+                part[key] = str((base / Path(part[key]).expanduser()).resolve())
+
+
+def _parts(part: Any, sections: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """The mappings that lie at these sections of a part of a recipe, as far as they are there."""
+    if not sections:
+        if isinstance(part, dict):
+            yield part
+        return
+    first, *rest = sections
+    if first == "*":
+        entries = part if isinstance(part, list) else list(part.values()) if isinstance(part, dict) else []
+    else:
+        entries = [part.get(first)] if isinstance(part, dict) else []
+    for entry in entries:
+        yield from _parts(entry, rest)
 
 
 def _apply(content: dict[str, Any], places: dict[Location, str], override: str) -> None:

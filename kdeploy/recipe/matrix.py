@@ -156,8 +156,18 @@ class Matrix:
             chosen.get("pairs", {}).get(pair),
         ):
             distill = _merged(distill, settings or {})
+        if (taps := self._taps(pair, method)) is not None:
+            distill["taps"] = taps
         first = {key: distill[key] for key in _METHOD_FIRST if key in distill}
         return {**first, **distill}
+
+    def _taps(self, pair: str, method: str) -> dict[str, list[str]] | None:
+        """The stages that the pair names by hand, for methods that look at them; None: the automatic ones."""
+        by_hand = self._content["taps"]
+        if pair not in by_hand["pairs"] or method not in by_hand["methods"]:
+            return None
+        teacher, student = pair.split("-")
+        return {"student": by_hand["stages"][student], "teacher": by_hand["stages"][teacher]}
 
 
 def find(folder: Path) -> list[Matrix]:

@@ -5,7 +5,7 @@ Every model is frozen and refuses unknown keys. Units sit in the names of fields
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -20,11 +20,40 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+_Spec = TypeVar("_Spec", bound=Spec)
+
+
+def part(kind: type[_Spec], of: _Spec) -> _Spec:
+    """The part of a recipe that is of this kind, without what a kind built on it adds: of `distill`, the training."""
+    return kind(**{name: getattr(of, name) for name in kind.model_fields})
+
+
+class RandAugmentSpec(Spec):
+    """RandAugment with torchvision's 14 operations."""
+
+    operations: Positive = Field(2, description="Operations that each image goes through, one after the other.")
+    magnitude: int = Field(9, ge=0, le=30, description="How strong they are; 30 is the strongest.")
+
+
 class AugmentSpec(Spec):
-    """Random changes to training images, drawn for each image and epoch from the run's seed."""
+    """Random changes to training images, in this order.
+
+    Up to cutout they are drawn for each image and epoch from the run's seed; mixup and cutmix for each batch.
+    """
 
     crop: int = Field(4, ge=0, description="Pad by this many pixels of zeros, then crop back at random. 0: off.")
     flip: bool = Field(True, description="Mirror left and right with probability 1/2.")
+    randaugment: RandAugmentSpec | None = Field(None, description="Random colours and shapes; {} for the usual ones.")
+    cutout: int = Field(0, ge=0, description="Paint a square of this side over with the mean colour. 0: off.")
+    mixup: float = Field(0.0, ge=0, description="Blend pairs of images, by Beta(mixup, mixup). 0: off.")
+    cutmix: float = Field(
+        0.0, ge=0, description="Paste a box of one image into another, by Beta(cutmix, cutmix). 0: off."
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is part of one class and part of another."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 class NormalizeSpec(Spec):
@@ -47,7 +76,8 @@ class DataSpec(Spec):
 
     source: str = Field(
         "sklearn-digits",
-        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, or python:package.module:function.",
+        description="sklearn-digits, torchvision:<Dataset>, imagefolder, idx, hf:<name>, webdataset:<pattern>, or "
+        "python:package.module:function.",
     )
     root: str | None = Field(
         None, description="Folder (or zip, for imagefolder) with the data. Relative to the recipe."
@@ -60,10 +90,27 @@ class DataSpec(Spec):
     limit: Positive | None = Field(None, description="Keep only this many training images, balanced over classes.")
     size: Positive | None = Field(None, description="Resize images to this height and width in pixels.")
     broken: Literal["stop", "skip"] = Field("stop", description="What to do about an image that cannot be read.")
+    memory: bool | Literal["auto"] = Field(
+        "auto",
+        description="Decode all images once, or (no) at each epoch anew; auto: by what memory is free. Same batches.",
+    )
     normalize: NormalizeSpec | Literal["train"] = Field(
         "train", description="Normalisation of networks that do not set their own; train: measured on the train split."
     )
     augment: AugmentSpec = Field(default_factory=lambda: AugmentSpec())
+
+    def deciding(self, *without: str) -> dict[str, Any]:
+        """What of this decides the batches, as plain JSON, by which finished work is known; `without` these fields.
+
+        Not `memory`, which changes nothing but the time, and no augmentation that came later and is off: a run that
+        was finished before there was any stays finished.
+        """
+        spec = self.model_dump(mode="json", exclude={"memory", *without})
+        if "augment" in spec:
+            fields = type(self.augment).model_fields
+            used = {name for name, field in fields.items() if getattr(self.augment, name) != field.default}
+            spec["augment"] = self.augment.model_dump(mode="json", include={"crop", "flip", *used})
+        return spec
 
 
 class RenameSpec(Spec):
@@ -82,7 +129,9 @@ class TrainSpec(Spec):
 
     epochs: Positive = 20
     batch: Positive = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd", description="adam adds weight_decay to the gradient, adamw takes it off the weight."
+    )
     lr: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -181,22 +230,41 @@ class MethodSpec(Spec):
 
 MUTUAL = "mutual"
 """The procedure in which networks teach one another, without a trained teacher."""
+ASSISTANTS = "assistants"
+"""The procedure in which networks of sizes between lie between teacher and student."""
 
 
-class DistillSpec(TrainSpec):
-    """How the student learns: the procedure, its methods, and the training of `TrainSpec`."""
+class TapsSpec(Spec):
+    """Modules whose outputs are the stages that methods on features see, pair by pair, shallow to deep."""
 
-    procedure: str = "offline"
+    student: tuple[str, ...] = Field(min_length=1, description="Module paths of the student: [layer1, layer2].")
+    teacher: tuple[str, ...] = Field(min_length=1, description="As many of the teacher, each beside the student's.")
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> TapsSpec:
+        if len(self.student) != len(self.teacher):
+            raise ValueError(
+                f"taps go in pairs, and there are {len(self.student)} of the student and {len(self.teacher)} of the "
+                "teacher: name as many for both"
+            )
+        return self
+
+
+class LinkSpec(TrainSpec):
+    """How one network learns from another: the methods, and the training of `TrainSpec`."""
+
     method: str | tuple[MethodSpec, ...] = Field("kd", description="A method's name, or a list of weighted methods.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method, where it is one name.")
     weight: float | None = Field(None, description="Weight of the method, where it is one name; default: its own.")
     cross_entropy: float | None = Field(None, ge=0, description="Weight of cross-entropy; default: the method's own.")
-    peers: tuple[NetworkSpec, ...] = Field(
-        (),
-        description="mutual only: networks that learn beside the student, each from a seed of its own. "
-        "Default: one more of the student's kind.",
+    taps: TapsSpec | Literal["auto"] = Field(
+        "auto", description="Where features are taken; auto: the stages that `kdeploy models NAME --taps` prints."
     )
-    baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+    readout: TrainSpec | None = Field(
+        None,
+        description="Afterwards, train the last linear layer alone, on labels and frozen features: what makes a "
+        "classifier of a network whose loss never reaches that layer.",
+    )
     gather: bool = Field(
         True,
         description="Methods that compare samples see the whole batch where several processes have a part of it each, "
@@ -204,15 +272,7 @@ class DistillSpec(TrainSpec):
     )
 
     @model_validator(mode="after")
-    def _peers_learn_mutually(self) -> DistillSpec:
-        if self.peers and self.procedure != MUTUAL:
-            raise ValueError(f"peers belong to the procedure {MUTUAL}, and this one is {self.procedure}")
-        if any(peer.checkpoint is not None for peer in self.peers):
-            raise ValueError("a peer starts from weights of its own, drawn by its seed: leave its checkpoint out")
-        return self
-
-    @model_validator(mode="after")
-    def _options_belong_to_one_method(self) -> DistillSpec:
+    def _options_belong_to_one_method(self) -> LinkSpec:
         if not isinstance(self.method, str) and (self.options or self.weight is not None):
             raise ValueError("with a list of methods, options and weight belong to each entry of the list")
         return self
@@ -223,6 +283,64 @@ class DistillSpec(TrainSpec):
         if isinstance(self.method, str):
             return (MethodSpec(method=self.method, weight=self.weight, options=self.options),)
         return self.method
+
+
+class AssistantSpec(NetworkSpec):
+    """A network between teacher and student: it learns from the one before it, and teaches the one behind it."""
+
+    distill: LinkSpec | None = Field(None, description="How it learns from the one before it; default: as the student.")
+    start: Literal["fresh", "alone"] = Field(
+        "fresh", description="Weights to start from; alone: those of its own training on the labels, before the link."
+    )
+    alone: TrainSpec | None = Field(
+        None, description="Its own training on the labels, for `start: alone` and `path: auto`; default: as its link's."
+    )
+
+
+class DistillSpec(LinkSpec):
+    """How the student learns: the procedure, and the link of `LinkSpec` from the network that teaches it."""
+
+    procedure: str = "offline"
+    baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
+    peers: tuple[NetworkSpec, ...] = Field(
+        (),
+        description="mutual only: networks that learn beside the student, each from a seed of its own. "
+        "Default: one more of the student's kind.",
+    )
+    assistants: tuple[AssistantSpec, ...] = Field(
+        (), description="assistants only: the networks between teacher and student, largest first."
+    )
+    path: Literal["all", "auto"] = Field(
+        "all",
+        description="all: a chain through every assistant; auto: through the one whose own accuracy on validation lies "
+        "nearest the mean of the teacher's and the student's.",
+    )
+
+    @model_validator(mode="after")
+    def _peers_learn_mutually(self) -> DistillSpec:
+        if self.peers and self.procedure != MUTUAL:
+            raise ValueError(f"peers belong to the procedure {MUTUAL}, and this one is {self.procedure}")
+        if any(peer.checkpoint is not None for peer in self.peers):
+            raise ValueError("a peer starts from weights of its own, drawn by its seed: leave its checkpoint out")
+        if self.procedure == MUTUAL and (self.taps != "auto" or self.readout is not None):
+            raise ValueError(f"taps and readout belong to a student and its teacher: the procedure {MUTUAL} has none")
+        return self
+
+    @model_validator(mode="after")
+    def _assistants_are_used(self) -> DistillSpec:
+        if (self.procedure == ASSISTANTS) != bool(self.assistants):
+            raise ValueError("the procedure assistants and a list of assistants go together: give both, or neither")
+        if self.path == "auto" and self.baseline == "none":
+            raise ValueError("path auto needs the accuracy of the student alone: baseline must be alone")
+        if self.path == "auto" and not self.assistants:
+            raise ValueError("path auto chooses among assistants: it belongs to the procedure assistants")
+        for assistant in self.assistants:
+            if assistant.alone is not None and assistant.start == "fresh" and self.path == "all":
+                raise ValueError(
+                    f"the assistant {assistant.model} starts fresh, so that its training alone is used by nothing: "
+                    "set start to alone, or leave alone out"
+                )
+        return self
 
 
 class ExportSpec(Spec):
@@ -351,6 +469,15 @@ class Recipe(Spec):
             raise ValueError(
                 "a peer of the student's kind would start from the same checkpoint, and the two would have nothing to "
                 "teach each other: name distill.peers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cache_holds_what_is_shown(self) -> Recipe:
+        if self.teacher and self.teacher.cache is not None and self.data.augment.mixes:
+            raise ValueError(
+                "teacher.cache holds what the teacher says of single images, and data.augment mixes them: set mixup "
+                "and cutmix to 0, or leave teacher.cache out"
             )
         return self
 

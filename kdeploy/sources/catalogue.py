@@ -24,7 +24,8 @@ from kdeploy.sources.checks import validate_source
 from kdeploy.sources.resize import resize
 from kdeploy.sources.splits import split
 
-_HELPERS = {"base", "catalogue", "checks", "decode", "resize", "splits", "tree"}
+_HELPERS = {"base", "catalogue", "checks", "decode", "pictures", "resize", "splits", "state", "tree"}
+_CHUNK = 512
 
 
 def names() -> tuple[str, ...]:
@@ -68,7 +69,8 @@ def fingerprint(splits: Splits) -> str:
     for part in (splits.train, splits.validation, splits.test):
         header = {"shape": part.images.shape, "classes": part.classes}
         digest.update(json.dumps(header, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(part.images).data)
+        for start in range(0, len(part), _CHUNK):
+            digest.update(np.ascontiguousarray(part.images[start : start + _CHUNK]).data)
         digest.update(part.labels.astype("<i8").tobytes())
     return digest.hexdigest()
 

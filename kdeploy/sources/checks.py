@@ -8,17 +8,18 @@ import numpy as np
 
 from kdeploy.errors import UserError, nearest
 from kdeploy.recipe.schema import DataSpec
-from kdeploy.sources.base import ImageSet, Source
+from kdeploy.sources.base import ImageSet, Rows, Source
+from kdeploy.sources.pictures import Streamed
 
 
 def validate(images: ImageSet, where: str) -> None:
     """Raise a UserError, beginning with `where`, unless the arrays are what `ImageSet` promises."""
     pixels, labels, classes = images.images, images.labels, images.classes
-    if not isinstance(pixels, np.ndarray) or not isinstance(labels, np.ndarray):
+    if not isinstance(pixels, np.ndarray | Rows | Streamed) or not isinstance(labels, np.ndarray):
         raise UserError(f"{where}: images and labels must be NumPy arrays.")
     if pixels.dtype != np.uint8:
         raise UserError(f"{where}: images are {pixels.dtype}; scale them to 0..255 and convert them to uint8.")
-    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape:
+    if len(pixels.shape) != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape:
         raise UserError(f"{where}: images have the shape {list(pixels.shape)}; it must be [N, H, W, C], C 1 or 3.")
     if labels.dtype != np.int64:
         raise UserError(f"{where}: labels are {labels.dtype}; convert them to int64.")

@@ -9,16 +9,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kdeploy import events
 from kdeploy.errors import UserError
 from kdeploy.recipe.schema import DataSpec
 from kdeploy.sources.base import ImageSet, Source
 from kdeploy.sources.checks import known_options, root_path, same_classes
-from kdeploy.sources.decode import Picture, decode, open_image
+from kdeploy.sources.decode import Picture, open_image
+from kdeploy.sources.pictures import read
+from kdeploy.sources.state import together
 from kdeploy.sources.tree import SUFFIXES, ImageFile, image_files
 
 USAGE = "imagefolder"
@@ -29,22 +33,21 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
     """Decode the whole tree; classes are the folders' names, sorted."""
     known_options(spec)
     root = root_path(spec, base)
-    with image_files(root) as files:
-        placed = _place(files, root)
-        train, test = (tuple(sorted({klass for at, klass, _ in placed if at == part})) for part in _PARTS)
-        if test:
-            same_classes(train, test, str(root))
-        images, kept = decode([_picture(file) for _, _, file in placed], spec.size, spec.broken)
+    files = image_files(root)
+    placed = _place(files, root)
+    train, test = (tuple(sorted({klass for at, klass, _ in placed if at == part})) for part in _PARTS)
+    if test:
+        same_classes(train, test, str(root))
+    pictures = [Picture(file.where, partial(_open, file)) for _, _, file in placed]
+    images, kept = read(pictures, spec, together([file.state for _, _, file in placed]))
     labels = np.array([train.index(placed[number][1]) for number in kept], dtype=np.int64)
+    whole = ImageSet(images, labels, train)
     tests = sum(placed[number][0] == "test" for number in kept)  # they come first
-    return Source(
-        ImageSet(images[tests:], labels[tests:], train),
-        ImageSet(images[:tests], labels[:tests], train) if test else None,
-    )
+    return Source(whole.between(tests, len(whole)), whole.between(0, tests) if test else None)
 
 
-def _picture(file: ImageFile) -> Picture:
-    return Picture(file.where, lambda: open_image(file.read()))
+def _open(file: ImageFile) -> Image.Image:
+    return open_image(file.read())
 
 
 def _place(files: list[ImageFile], root: Path) -> list[tuple[str, str, ImageFile]]:

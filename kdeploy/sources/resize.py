@@ -24,7 +24,7 @@ def _resized(images: ImageSet, size: int) -> ImageSet:
         return images
     out = np.empty((count, size, size, channels), dtype=np.uint8)
     with events.task(f"resizing {count} images to {size}x{size}", count) as bar:
-        for slot, pixels in zip(out, images.images, strict=True):
+        for slot, pixels in zip(out, images.images[:], strict=True):
             picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
             resized = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
             slot[...] = resized.reshape(slot.shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdeploy import events
+from kdeploy.caches import DOWNLOADS, cache_folder
 from kdeploy.errors import Unavailable, UserError, nearest
 from kdeploy.recipe.schema import DataSpec
-from kdeploy.sources.base import ImageSet, Source
-from kdeploy.sources.decode import Picture, decode
+from kdeploy.sources.base import Images, ImageSet, Source
+from kdeploy.sources.decode import Picture
+from kdeploy.sources.pictures import read
+from kdeploy.sources.state import of_file, together
 
 USAGE = "torchvision:<Dataset>"
-DEFAULT_ROOT = Path("~/.cache/kdeploy/data")
 _SPLITS = {"train": ("train", "trainval"), "test": ("test", "val")}
 _OURS = ("root", "train", "download", "transform", "target_transform", "transforms", "loader")
 
 
 def load(spec: DataSpec, name: str, base: Path) -> Source:
-    """Build the train and (where there is one) the test set under `data.root`, `~/.cache/kdeploy/data` by default.
+    """Build the train and (where there is one) the test set under `data.root`, by default `data` in the
+    cache folder (`kdeploy.caches`).
 
     `data.options` are further arguments of the constructor. Raises a UserError for a name that torchvision does
     not have, data that is not there, or a set that is not for classification; Unavailable where a download fails.
@@ -39,11 +43,11 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
     dataset = _find(import_torchvision().datasets, name)
     takes = inspect.signature(dataset).parameters
     _check_options(spec, takes)
-    root = base / Path(spec.root or DEFAULT_ROOT).expanduser()
+    root = base / Path(spec.root).expanduser() if spec.root else cache_folder(DOWNLOADS)
     where = {"root": str(root)} if "root" in takes else {}
     parts = {}
     for part in ("train", "test") if {"train", "split"} & set(takes) else ("train",):
-        parts[part] = _image_set(_build(dataset, spec, root, where, part), spec, part)
+        parts[part] = _image_set(_build(dataset, spec, root, where, part), spec, part, root if where else None)
     classes = max((images.classes for images in parts.values()), key=len)
     sets = {part: ImageSet(images.images, images.labels, classes) for part, images in parts.items()}
     return Source(sets["train"], sets.get("test"))
@@ -106,12 +110,13 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
-def _image_set(dataset: Any, spec: DataSpec, part: str) -> ImageSet:
+def _image_set(dataset: Any, spec: DataSpec, part: str, root: Path | None) -> ImageSet:
     labels = getattr(dataset, "targets", getattr(dataset, "labels", None))
     if hasattr(dataset, "data") and labels is not None:
-        images, targets = _channels_last(np.asarray(dataset.data)), np.asarray(labels).astype(np.int64)
+        images: Images = _channels_last(np.asarray(dataset.data))
+        targets = np.asarray(labels).astype(np.int64)
     else:
-        images, targets = _decoded(dataset, spec, part)
+        images, targets = _decoded(dataset, spec, part, root)
     names = getattr(dataset, "classes", None) or range(int(targets.max()) + 1)
     return ImageSet(images, targets, tuple(_class_name(name) for name in names))
 
@@ -125,25 +130,35 @@ def _channels_last(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return data
 
 
-def _decoded(dataset: Any, spec: DataSpec, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+@dataclass(frozen=True)
+class _Items:
     """The items of a set one by one, as a program that trains on it would see them."""
-    labels = np.zeros(len(dataset), dtype=np.int64)
 
-    def item(number: int) -> Image.Image:
-        picture, label = dataset[number]
-        if (
-            not isinstance(picture, Image.Image)
-            or not np.issubdtype(np.asarray(label).dtype, np.integer)
-            or np.ndim(label)
-        ):
-            raise UserError(f"{spec.source} is not a set of images with one class each.")
-        labels[number] = int(label)
+    dataset: Any
+    source: str
+    labels: NDArray[np.int64]
+
+    def picture(self, number: int) -> Image.Image:
+        """The image of an item, whose class is noted; a UserError where the item is no image with one class."""
+        picture, label = self.dataset[number]
+        one_class = np.issubdtype(np.asarray(label).dtype, np.integer) and not np.ndim(label)
+        if not isinstance(picture, Image.Image) or not one_class:
+            raise UserError(f"{self.source} is not a set of images with one class each.")
+        self.labels[number] = int(label)
         return picture
 
+
+def _decoded(dataset: Any, spec: DataSpec, part: str, root: Path | None) -> tuple[Images, NDArray[np.int64]]:
+    """Images and labels, cached by the state of all files under `root`: which of them are this set's, nobody says."""
+    items = _Items(dataset, spec.source, np.zeros(len(dataset), dtype=np.int64))
     where = f"{spec.source}, {part} image"
-    pictures = [Picture(f"{where} {number}", partial(item, number)) for number in range(len(dataset))]
-    images, kept = decode(pictures, spec.size, spec.broken)
-    return images, labels[kept]
+    pictures = [Picture(f"{where} {number}", partial(items.picture, number)) for number in range(len(dataset))]
+    state = None
+    if root is not None:
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        state = together([of_file(path) for path in files], spec.source, part, spec.options)
+    images, kept = read(pictures, spec, state, items.labels)
+    return images, items.labels[kept]
 
 
 def _class_name(name: Any) -> str:

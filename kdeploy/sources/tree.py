@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kdeploy import events
 from kdeploy.errors import UserError
+from kdeploy.sources.state import State, of_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 FILE_LIMIT_BYTES = 64 << 20
@@ -21,16 +23,19 @@ _ENCRYPTED = 0x1
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file: `parts` is its path inside the tree, `where` names it in messages, `read` gives its bytes."""
+    """One file: `parts` is its path inside the tree, `where` names it in messages, `read` gives its bytes.
+
+    state: what changes when its content does (`kdeploy.sources.state`).
+    """
 
     parts: tuple[str, ...]
     where: str
     read: Callable[[], bytes]
+    state: State
 
 
-@contextmanager
-def image_files(root: Path) -> Iterator[list[ImageFile]]:
-    """The image files under `root`, sorted by path, readable inside the block.
+def image_files(root: Path) -> list[ImageFile]:
+    """The image files under `root`, sorted by path; they can be read from other processes, too.
 
     root: a zip file, a folder holding zip files that form one tree together, or a plain folder. Hidden files
     and files that are no images by name are left out; zip files beside folders of images are not read. Raises a
@@ -41,19 +46,18 @@ def image_files(root: Path) -> Iterator[list[ImageFile]]:
     if files and archives:
         events.decided("images", f"the folders in {root}", f"not {archives[0].name}, which lies beside them")
         archives = []
-    with ExitStack() as stack:
-        files += [file for path in archives for file in _in_zip(path, stack)]
-        files.sort(key=lambda file: file.parts)
-        for one, other in pairwise(files):
-            if one.parts == other.parts:
-                raise UserError(f"{one.where} and {other.where} are the same file of the tree.")
-        yield files
+    files += [file for path in archives for file in _in_zip(path)]
+    files.sort(key=lambda file: file.parts)
+    for one, other in pairwise(files):
+        if one.parts == other.parts:
+            raise UserError(f"{one.where} and {other.where} are the same file of the tree.")
+    return files
 
 
 def _in_folder(root: Path) -> list[ImageFile]:
     found = ((path, path.relative_to(root).parts) for path in root.rglob("*"))
     return [
-        ImageFile(parts, str(path), partial(_read_limited, path))
+        ImageFile(parts, str(path), partial(_read_limited, path), of_file(path))
         for path, parts in found
         if _is_image(parts) and path.is_file()
     ]
@@ -65,17 +69,37 @@ def _read_limited(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _in_zip(path: Path, stack: ExitStack) -> list[ImageFile]:
+class _Archive:
+    """A zip file that each process opens for itself: one position in a file cannot serve two of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def read(self, entry: zipfile.ZipInfo) -> bytes:
+        """The bytes of an entry."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), zipfile.ZipFile(self.path)
+        return self._opened[1].read(entry)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}
+
+
+def _in_zip(path: Path) -> list[ImageFile]:
     try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise UserError(f"{path} is not a whole zip file: {error}.") from None
+    source, state = _Archive(path), of_file(path)
     files = []
-    for entry in archive.infolist():
+    for entry in entries:
         _refuse_hostile(path, entry)
         parts = PurePosixPath(entry.filename).parts
         if not entry.is_dir() and _is_image(parts):
-            files.append(ImageFile(parts, f"{path}:{entry.filename}", partial(archive.read, entry)))
+            here = State((*state.facts, entry.filename, entry.file_size, entry.CRC), state.changed_ns)
+            files.append(ImageFile(parts, f"{path}:{entry.filename}", partial(source.read, entry), here))
     return files
 
 

@@ -23,7 +23,7 @@ class Data:
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
         return {
-            "data": run.recipe.data.model_dump(mode="json", exclude={"augment", "normalize"}),
+            "data": run.recipe.data.deciding("augment", "normalize"),
             "files": _state(run.recipe.data),
         }
 

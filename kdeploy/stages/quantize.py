@@ -15,6 +15,7 @@ from kdeploy.engines.base import Preprocessing
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.machine import instruction_sets
 from kdeploy.recipe.schema import EngineSpec
+from kdeploy.sources import Images
 from kdeploy.stages import export
 from kdeploy.stages.base import Run, spec
 
@@ -109,7 +110,7 @@ def _compare(
 
 
 def _predictions(
-    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: NDArray[np.uint8], preprocessing: Preprocessing
+    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: Images, preprocessing: Preprocessing
 ) -> NDArray[np.int64]:
     batches = range(0, len(images), _BATCH)
     inputs = (export.model_inputs(images[begin : begin + _BATCH], preprocessing) for begin in batches)

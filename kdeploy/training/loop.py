@@ -18,6 +18,7 @@ from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches, TrainBatches
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
+from kdeploy.training.depthwise import float32_gradients
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.nonfinite import all_finite
 from kdeploy.training.objective import Objective
@@ -69,7 +70,7 @@ def fit(
         if spec.sync_batchnorm:
             setup.synchronise(module)
         setup.place(module)
-    with _memory_errors(label, spec):
+    with _memory_errors(label, spec), float32_gradients([network, objective], setup):
         training = _Training(network, objective, train, validation, spec, setup, folder, label)
         return training.fit()
 
@@ -143,7 +144,7 @@ class _Training:
         shown, seen = position.batch, totals.over(self.processes).seen
         for number, batch in enumerate(self.train.epoch(epoch, position.batch), position.batch):
             step, good = self.steps.take(batch, epoch, number)
-            totals.add(step, batch.labels, good, counts=bool(batch.sizes) or self.processes.first)
+            totals.add(step, batch.main_labels, good, counts=bool(batch.sizes) or self.processes.first)
             done, last = number + 1, number + 1 == len(self.train)
             often = done % _SHOW_EVERY == 0 or last
             due = not last and self._due(epoch * len(self.train) + done, often)
@@ -247,6 +248,18 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[EpochMetrics], None]]:
                     writer.add_scalar(name, value, metrics.epoch)
 
         yield write
+
+
+def joined(first: Fitted, then: Fitted) -> Fitted:
+    """Two trainings of one network, one after the other, as one history; the epoch chosen is one of the second's."""
+    before = len(first.metrics)
+    lines = (EpochMetrics(**{**asdict(line), "epoch": before + line.epoch}) for line in then.metrics)
+    return Fitted((*first.metrics, *lines), before + then.chosen_epoch, then.chosen_weights)
+
+
+def write_metrics(folder: Path, fitted: Fitted) -> None:
+    """Write `metrics.jsonl` of a finished training."""
+    state.write_metrics(folder, [asdict(line) for line in fitted.metrics])
 
 
 def write_history(folder: Path, fitted: Fitted, **more: Any) -> None:

@@ -34,6 +34,15 @@ class Objective(nn.Module):
         """The loss of `network` on `batch`; called once a step."""
 
 
+def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy of logits `[B, classes]` with the labels; of mixed images, with both in their shares."""
+    own = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    if batch.mixed is None:
+        return own
+    other = F.cross_entropy(logits, batch.labels[batch.mixed.partner], label_smoothing=label_smoothing)
+    return batch.mixed.share * own + (1 - batch.mixed.share) * other
+
+
 class CrossEntropy(Objective):
     """Mean cross-entropy with the labels."""
 
@@ -43,8 +52,19 @@ class CrossEntropy(Objective):
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         logits = network(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        loss = label_loss(logits, batch, self.label_smoothing)
         return Step(loss, {"cross_entropy": loss}, logits)
+
+
+class Readout(CrossEntropy):
+    """Cross-entropy for what is left to train of a network that is otherwise frozen.
+
+    The network runs as in evaluation, so that batch norms keep their statistics, too.
+    """
+
+    def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
+        network.eval()
+        return super().forward(network, batch, context)
 
 
 class Distillation(Objective):
@@ -87,7 +107,7 @@ class Distillation(Objective):
         logits = logits[:: self._rotations]
         terms = {}
         if self.cross_entropy > 0:
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            loss = label_loss(logits, batch, self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
             both = [rows_for(method.needs, of_one[number], self._rotations) for of_one in (seen, taught)]

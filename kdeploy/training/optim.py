@@ -13,6 +13,8 @@ from kdeploy.recipe.schema import TrainSpec
 
 def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
     """The optimiser of a recipe over `parameters`, fused where torch has a fused form."""
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     if spec.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     return torch.optim.SGD(

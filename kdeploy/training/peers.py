@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from kdeploy.loading import Batch
 from kdeploy.methods.base import Context, Method
 from kdeploy.models.classifier import Classifier
 from kdeploy.training.gathering import Gathering, compared
-from kdeploy.training.objective import Objective, Step
+from kdeploy.training.objective import Objective, Step, label_loss
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.views import View
 
@@ -57,7 +56,7 @@ class MutualLearning(Objective):
         terms = {}
         if self.cross_entropy > 0:
             for role, each in zip(("student", *self.peers), logits, strict=True):
-                loss = F.cross_entropy(each, batch.labels, label_smoothing=self.label_smoothing)
+                loss = label_loss(each, batch, self.label_smoothing)
                 terms[f"cross_entropy/{role}"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
             outputs = [rows_for(method.needs, of_peer[number], self._rotations) for of_peer in seen]

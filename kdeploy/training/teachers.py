@@ -41,8 +41,10 @@ class Examined:
     suggestions: tuple[str, ...]
 
 
-def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None:
-    """Say the teacher's accuracy on validation; near chance raises GateFailed with what to try.
+def require_above_chance(teacher: Classifier, shop: Workshop, what: str, *, remedy: str | None = None) -> None:
+    """Say the accuracy of what teaches on validation; near chance raises GateFailed with what to try.
+
+    remedy: what to try, for a network whose normalisation and order of classes were set by nobody.
 
     A teacher well above chance whose classes would fit better in another order is a warning.
     """
@@ -51,19 +53,25 @@ def require_above_chance(teacher: Classifier, shop: Workshop, what: str) -> None
     logits, labels = predict(teacher, shop.validation(), decided)
     order = None if teacher.class_map is None else teacher.class_map.tolist()
     examined = examine(logits, labels, order)
+    if examined.near_chance and remedy is not None:
+        raise GateFailed(_near_chance(what, examined, len(labels), remedy))
     if examined.near_chance:
         better = (*examined.suggestions, *_try_normalizations(teacher, shop, decided, examined.accuracy))
         hint = " ".join(better) or (
             "Check teacher.normalize (what it was trained with), teacher.class_map (its order of classes) "
             "and teacher.rename."
         )
-        raise GateFailed(
-            f"{what} is near chance on validation: {examined.accuracy:.1%} of {len(labels)} images, "
-            f"chance is {examined.chance:.1%}. {hint}"
-        )
+        raise GateFailed(_near_chance(what, examined, len(labels), hint))
     events.say(f"{what}: {examined.accuracy:.1%} on {len(labels)} validation images")
     for suggestion in examined.suggestions:
         events.warn(f"{what} may have its classes in another order. {suggestion}")
+
+
+def _near_chance(what: str, examined: Examined, images: int, hint: str) -> str:
+    return (
+        f"{what} is near chance on validation: {examined.accuracy:.1%} of {images} images, "
+        f"chance is {examined.chance:.1%}. {hint}"
+    )
 
 
 def examine(logits: Tensor, labels: Tensor, class_map: Sequence[int] | None = None) -> Examined:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 
+from kdeploy.errors import UserError
 from kdeploy.methods.base import Needs, Outputs, Shapes
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.stages import onward
-from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, pair_taps
+from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, name_taps, pair_taps
+from kdeploy.recipe.schema import TapsSpec
 from kdeploy.training.rotations import require_square
 
 Side = Literal["student", "teacher"]
@@ -39,31 +41,59 @@ class Tapped:
 
 
 def survey(
-    student: Classifier, teacher: Classifier, needs: Sequence[Needs], *, shape: tuple[int, int, int], classes: int
+    student: Classifier,
+    teacher: Classifier,
+    needs: Sequence[Needs],
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
+    taps: TapsSpec | Literal["auto"] = "auto",
 ) -> tuple[Tapped, Tapped]:
     """Find the taps of student and teacher that these needs ask for: as many stages of both, from the deepest.
 
-    shape: channels, height and width of an image. Raises UserError where a network has no such stages, and where
-    images that are not square would have to be turned.
+    shape: channels, height and width of an image; taps: the stages by name, in place of those found. Raises UserError
+    where a network has no such stages, where stages are named that no method looks at, and where images that are not
+    square would have to be turned.
     """
-    ours, theirs = survey_all([student, teacher], needs, shape=shape, classes=classes)
+    named = None if taps == "auto" else {"student": taps.student, "teacher": taps.teacher}
+    ours, theirs = survey_all([student, teacher], needs, shape=shape, classes=classes, named=named)
     return ours, theirs
 
 
 def survey_all(
-    classifiers: Sequence[Classifier], needs: Sequence[Needs], *, shape: tuple[int, int, int], classes: int
+    classifiers: Sequence[Classifier],
+    needs: Sequence[Needs],
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
+    named: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Tapped]:
-    """The same for any number of networks."""
+    """The same for any number of networks; named: the module paths of each one's stages, by its side."""
     require_square(needs, *shape[1:])
     features = any(need.features is not None for need in needs)
     embedding = features or any(need.embedding or need.teacher_classifier for need in needs)
+    if named is not None and not features:
+        raise UserError("taps are named, and none of the methods looks at features of stages: leave taps at auto.")
     networks = [classifier.network for classifier in classifiers]
-    stages = pair_taps(*(find_taps(network, shape) for network in networks)) if features else ([],) * len(networks)
+    stages: Sequence[Sequence[Tap]] = [()] * len(networks)
+    if named is not None:
+        stages = [_by_name(*each, shape) for each in zip(networks, named.items(), strict=True)]
+    elif features:
+        stages = pair_taps(*(find_taps(network, shape) for network in networks))
     tapped = []
     for network, found in zip(networks, stages, strict=True):
         last = find_classifier(network, shape) if embedding else None
         tapped.append(Tapped(tuple(found), last, classes, onward(network, [tap.path for tap in found])))
     return tapped
+
+
+def _by_name(network: nn.Module, named: tuple[str, Sequence[str]], shape: tuple[int, int, int]) -> list[Tap]:
+    """The taps of a network that a recipe names for its side."""
+    side, paths = named
+    try:
+        return name_taps(network, paths, shape)
+    except UserError as error:
+        raise UserError(f"taps.{side}: {error}") from None
 
 
 class View:

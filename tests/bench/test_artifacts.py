@@ -10,15 +10,22 @@ from tests.engines import models
 
 
 def test_a_run_gives_all_its_engines_with_their_roles(tmp_path: Path) -> None:
-    names = ["alone-onnxruntime-float32", "onnxruntime-int8", "peer-2-pytorch", "student-pytorch", "teacher-pytorch"]
+    names = [
+        "alone-onnxruntime-float32",
+        "assistant-1-pytorch",
+        "onnxruntime-int8",
+        "peer-2-pytorch",
+        "student-pytorch",
+        "teacher-pytorch",
+    ]
     for name in names:
         (tmp_path / "engines" / name).mkdir(parents=True)
         (tmp_path / "engines" / name / "manifest.json").write_text("{}")
     (tmp_path / "engines" / "unfinished").mkdir()
     found = resolve(tmp_path)
     assert [artifact.name for artifact in found] == names
-    assert [artifact.role for artifact in found] == ["alone", "student", "peer-2", "student", "teacher"]
-    assert resolve(tmp_path / "engines" / names[4]) == [found[4]]
+    assert [artifact.role for artifact in found] == ["alone", "assistant-1", "student", "peer-2", "student", "teacher"]
+    assert resolve(tmp_path / "engines" / names[5]) == [found[5]]
 
 
 def test_an_engine_folder_outside_a_run_is_a_file(tmp_path: Path) -> None:

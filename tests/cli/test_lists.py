@@ -66,7 +66,10 @@ def test_version(kdeploy):
     [
         ("kdeploy re", ["report", "recipes"]),
         ("kdeploy run qu", ["quickstart"]),
-        ("kdeploy distill cifar10/", ["cifar10/resnet56-resnet8-kd", "cifar10/resnet8-mutual"]),
+        (
+            "kdeploy distill cifar10/",
+            ["cifar10/information-flow", "cifar10/resnet56-resnet8-kd", "cifar10/resnet8-mutual"],
+        ),
         ("kdeploy recipes qu", ["quickstart"]),
         ("kdeploy methods fa", ["factor-transfer"]),
         ("kdeploy models mlperf", ["mlperf_tiny_resnet8", "mlperf_tiny_resnet8_40"]),
@@ -81,7 +84,8 @@ def test_the_shell_completes(line, offered, tmp_path):
 
 def test_completion_can_be_installed(tmp_path):
     command = [COMMAND[0], "-c", "import sys; sys.argv[0] = 'kdeploy'; " + COMMAND[2], "--show-completion", "bash"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    named = environment(_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")  # there may be no shell above this process
+    done = subprocess.run(command, env=named, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "_KDEPLOY_COMPLETE=complete_bash" in done.stdout
 
@@ -99,6 +103,7 @@ def test_completion_can_be_installed(tmp_path):
         (["recipes"], {"recipes"}),
         (["recipes", "quickstart"], {"name", "recipe"}),
         (["runs"], {"runs"}),
+        (["cache"], {"folder", "entries"}),
         (["doctor"], {"machine", "findings"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -182,6 +187,8 @@ def test_taps_of_a_network(empty, kdeploy):
     answer = kdeploy("models", "resnet20", "--taps", "--json", "-")
     assert [tap["shape"] for tap in answer.json["taps"]] == [[16, 32, 32], [32, 16, 16], [64, 8, 8]]
     assert answer.json["classifier"] == {"path": "fc", "embedding": 64}
+    told = kdeploy("models", "resnet20", "--taps").out.splitlines()
+    assert told[-1].strip() == "distill: {taps: {student: [layer1, layer2, layer3], teacher: [...]}}"
 
 
 def test_a_shape_that_a_network_cannot_take(empty, kdeploy):
@@ -260,3 +267,26 @@ def test_no_color_is_respected(tmp_path):
     without = on_a_terminal(["runs"], tmp_path, NO_COLOR="1")
     assert "broken" in without
     assert not colour.search(without)
+
+
+def test_cache_lists_what_is_kept_and_clears_it(empty, kdeploy, monkeypatch):
+    monkeypatch.setenv("KDEPLOY_CACHE", str(empty))
+    assert f"Nothing is kept in {empty}." in kdeploy("cache").out
+    kept = empty / "images" / "0123"
+    kept.mkdir(parents=True)
+    (kept / "images.npy").write_bytes(bytes(2048))
+    os.utime(kept, (1.75e9, 1.75e9))
+    (entry,) = kdeploy("cache", "--json", "-").json["entries"]
+    used = "2025-06-15T15:06:40+00:00"
+    assert entry == {"kind": "images", "path": str(kept), "size_bytes": 2048, "used_at": used}
+    table = kdeploy("cache").out
+    assert "2.00 KiB" in table
+    assert re.search(r"\d+ days ago", table)
+    assert kdeploy("cache", "clear", "--json", "-").json["size_bytes"] == 2048
+    assert not kept.exists()
+
+
+def test_cache_knows_no_other_word(empty, kdeploy):
+    answer = kdeploy("cache", "clean")
+    assert answer.status == 2
+    assert "`kdeploy cache` cannot 'clean'. Did you mean 'clear'?" in answer.err

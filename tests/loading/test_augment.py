@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdeploy.loading.augment import crop, crop_offsets, flips, mirror
+from kdeploy.loading.augment import centres, crop, crop_offsets, cutout, flips, mirror
 
 
 def images(count: int = 40, height: int = 7, width: int = 5) -> torch.Tensor:
@@ -47,3 +47,20 @@ def test_draws_reach_every_offset_and_half_of_the_flips() -> None:
     offsets = crop_offsets(2000, 2, generator)
     assert {tuple(pair) for pair in offsets.tolist()} == {(row, column) for row in range(5) for column in range(5)}
     assert 0.45 < flips(2000, generator).float().mean().item() < 0.55
+
+
+@pytest.mark.parametrize("side", [2, 3, 4, 20])
+def test_cutout_equals_a_loop_over_single_images(side: int) -> None:
+    batch = images()
+    middles = centres(len(batch), 7, 5, torch.Generator().manual_seed(2))
+    fill = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    changed = cutout(batch, middles, side, fill)
+    for image, result, (row, column) in zip(batch, changed, middles.tolist(), strict=True):
+        expected = image.clone()
+        top, left = max(row - side // 2, 0), max(column - side // 2, 0)
+        bottom, right = row - side // 2 + side, column - side // 2 + side
+        expected[:, top:bottom, left:right] = fill[:, None, None]
+        assert torch.equal(result, expected)
+    assert {tuple(pair) for pair in centres(2000, 7, 5, torch.Generator()).tolist()} == {
+        (row, column) for row in range(7) for column in range(5)
+    }

@@ -6,7 +6,7 @@ from torch import nn
 from kdeploy import models
 from kdeploy.errors import UserError
 from kdeploy.models.classifier import Classifier
-from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, pair_taps
+from kdeploy.models.taps import Tap, Taps, find_classifier, find_taps, name_taps, pair_taps
 from kdeploy.recipe.schema import NetworkSpec
 from kdeploy.torchvision_compat import import_torchvision
 
@@ -44,7 +44,7 @@ def test_stages_of_the_zoo(name):
     taps = find_taps(made, SHAPE)
     if name in STAGES:
         assert taps == [Tap(*stage) for stage in STAGES[name]]
-    assert len(taps) >= 3
+    assert len(taps) >= (2 if name.startswith("cnn1") else 3)
     assert [tap.shape[1] for tap in taps] == sorted({tap.shape[1] for tap in taps}, reverse=True)
     classifier = find_classifier(made, SHAPE)
     assert classifier == Tap("fc", (made.fc.in_features,))
@@ -53,8 +53,8 @@ def test_stages_of_the_zoo(name):
         assert [tuple(each.shape[1:]) for each in tapped.features] == [tap.shape for tap in taps]
         assert tapped.embedding.shape == (2, *classifier.shape)
         torch.testing.assert_close(made.fc(tapped.embedding), logits)
-        if name.startswith("wrn"):
-            return  # a norm lies between its last stage and the pooling
+        if name.startswith(("wrn", "cnn1")):
+            return  # a norm, or a hidden layer, lies between its last stage and its embedding
         torch.testing.assert_close(tapped.features[-1].mean((2, 3)), tapped.embedding)
 
 
@@ -119,6 +119,27 @@ def test_deepest_stages_are_paired():
     assert [tap.shape for tap in ours] == [tap.shape for tap in theirs] == [tap.shape for tap in student]
     assert pair_taps(teacher, student) == (theirs, ours)
     assert pair_taps([], student) == ([], [])
+
+
+def test_taps_by_name_have_the_shapes_that_an_image_has_there():
+    taps = name_taps(network("vgg8"), ["layer4", "layer5"], SHAPE)
+    assert taps == [Tap("layer4", (512, 4, 4)), Tap("layer5", (512, 4, 4))]
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("layer6", "There is no module 'layer6' to tap in VGG. Did you mean 'layer5'?"),
+        ("fc", "The module fc of VGG gives [B, 10], not a map [B, C, H, W]."),
+        ("idle", "No image goes through idle of VGG, so it cannot be tapped."),
+    ],
+)
+def test_what_cannot_be_a_stage_is_refused_by_name(path, sentence):
+    made = network("vgg8")
+    made.idle = nn.Conv2d(3, 3, 1)
+    with pytest.raises(UserError) as caught:
+        name_taps(made, ["layer3", path], SHAPE)
+    assert str(caught.value) == sentence
 
 
 def test_hooks_are_closed_even_after_an_error():

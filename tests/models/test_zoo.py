@@ -32,6 +32,8 @@ PUBLISHED_MILLIONS = {
 }
 # Parameters at 10 classes with option-A shortcuts, as akamaster/pytorch_resnet_cifar10 counts them.
 OPTION_A = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
+ONLY_32 = ("cnn1", "cnn1_a")
+"""Networks without padding, whose first linear layer fits images of 32x32."""
 
 
 def build(name: str, classes: int = 10, channels: int = 3, width: float = 1.0, **options: object) -> nn.Module:
@@ -45,7 +47,8 @@ def parameters(network: nn.Module) -> int:
 @pytest.mark.parametrize("name", models.names())
 def test_logits_have_the_asked_shape(name: str):
     torch.manual_seed(0)
-    for classes, channels, size in [(10, 1, (8, 8)), (100, 3, (32, 32)), (10, 3, (9, 13))]:
+    small = [] if name in ONLY_32 else [(10, 1, (8, 8)), (10, 3, (9, 13))]
+    for classes, channels, size in [(100, 3, (32, 32)), *small]:
         network = build(name, classes, channels, 0.5)
         logits = network(torch.rand(2, channels, *size))
         assert logits.shape == (2, classes)
@@ -83,6 +86,26 @@ def test_mlperf_tiny_s_own_figures(name: str, folded: int, macs: int):
     assert counts.macs == macs
 
 
+@pytest.mark.parametrize(
+    ("name", "maps", "hidden"), [("cnn1", (8, 16, 32), (128, 64)), ("cnn1_a", (16, 32, 64), (256, 128))]
+)
+def test_cnn1_has_the_layers_of_its_paper(name: str, maps: tuple[int, ...], hidden: tuple[int, int]):
+    network = build(name)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert [module.out_channels for module in convolutions] == list(maps)
+    assert {(module.kernel_size, module.padding) for module in convolutions} == {((3, 3), (0, 0))}
+    assert [(m.in_features, m.out_features) for m in network.modules() if isinstance(m, nn.Linear)] == [
+        hidden,
+        (hidden[1], 10),
+    ]
+    with pytest.raises(UserError, match=r"images of 32x32, not 28x28: set data\.size to 32"):
+        network(torch.rand(2, 3, 28, 28))
+
+
+def test_cnn1_a_is_cnn1_at_twice_its_width():
+    assert parameters(build("cnn1_a", width=0.5)) == parameters(build("cnn1"))
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_width_scales_every_convolution(name: str):
     with torch.device("meta"):
@@ -104,7 +127,8 @@ def test_the_smallest_width_still_works_or_says_why(name: str):
     except UserError as error:
         assert "width" in str(error)  # noqa: PT017
     else:
-        assert network.eval()(torch.rand(1, 3, 8, 8)).isfinite().all()
+        side = 32 if name in ONLY_32 else 8
+        assert network.eval()(torch.rand(1, 3, side, side)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", models.names())

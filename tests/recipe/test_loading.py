@@ -139,6 +139,10 @@ def test_normalize(tmp_path: Path, value: str, sentence: str) -> None:
         ("distill.milestones=[3]", "milestones belong to the schedule multistep, and this one is cosine"),
         ("distill={nesterov: true, optimizer: adamw}", "nesterov needs the optimizer sgd"),
         ("gates.student_gain_points=1", "compares with the student alone"),
+        (
+            "distill.taps={student: [layer1, layer2], teacher: [layer1]}",
+            "taps go in pairs, and there are 2 of the stud",
+        ),
         ("distill.method=[{method: kd}]", "options and weight belong to each entry of the list"),
         ("bundle.engine=onnxruntime-int8", "'onnxruntime-int8' is not among the engines of this recipe: auto, onnxr"),
     ],

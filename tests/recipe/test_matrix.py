@@ -124,6 +124,35 @@ def test_settings_are_those_of_the_pair(
     assert options.items() <= term.options.items()
 
 
+@pytest.mark.parametrize(
+    ("pair", "student", "teacher"),
+    [
+        ("vgg13-vgg8", ["layer2", "layer3", "layer4", "layer5"], ["layer2", "layer3", "layer4", "layer5"]),
+        ("resnet50-mobilenetv2", ["layer1", "layer2", "layer3", "layer4"], ["layer1", "layer2", "layer3", "layer4"]),
+        ("resnet32x4-shufflenetv2", ["layer1", "layer2", "layer3"], ["layer1", "layer2", "layer3"]),
+    ],
+)
+def test_stages_that_auto_would_not_find_are_named(
+    every: dict[tuple[str, str], Recipe], pair: str, student: list[str], teacher: list[str]
+) -> None:
+    taps = every[pair, "at"].distill.taps
+    assert taps != "auto"
+    assert (list(taps.student), list(taps.teacher)) == (student, teacher)
+    assert every[pair, "kd"].distill.taps == "auto"
+    assert every["resnet56-resnet20", "at"].distill.taps == "auto"
+
+
+def test_stages_are_named_for_the_methods_that_look_at_them() -> None:
+    terms = {method: load(f"cifar100/resnet56-resnet20/{method}").distill.methods for method in MATRIX.methods}
+    looking = {
+        method
+        for method, chosen in terms.items()
+        if any(kdeploy.methods.find(term.method).needs.features is not None for term in chosen)
+    } | {"fitnet"}  # which has no recipe for one pair
+    looking -= {"hssakd"}  # whose heads branch off where its own paper has them
+    assert set(MATRIX._content["taps"]["methods"]) == looking
+
+
 def test_the_protocol_is_that_of_the_tables(every: dict[tuple[str, str], Recipe]) -> None:
     small = ("mobilenetv2", "shufflenetv1", "shufflenetv2")
     for (_, method), recipe in every.items():
@@ -151,7 +180,7 @@ def test_a_pair_whose_settings_are_not_known_says_so() -> None:
         ("cifar100/resnet56-resnet20/information-flow", "20/information-flow': the paper of information-flow trains"),
         ("cifar100/wrn_40_2-mobilenetv2/fitnet", "four times as high as the student's, which fitnet cannot bridge."),
         ("resnet56-resnet20/dkd", "Did you mean 'cifar100/resnet56-resnet20/dkd'?"),
-        ("x", "Choose from: cifar10/resnet56-resnet8-kd, cifar10/resnet8-mutual, cifar100/TEACHER-STUDENT/METHOD, "),
+        ("x", "cifar10/resnet8-mutual, cifar100/TEACHER-STUDENT/METHOD, quickstart."),
         ("cifar100/matrix", "There is no pair 'matrix' in cifar100. `kdeploy recipes` lists what there is."),
     ],
 )
@@ -238,21 +267,24 @@ def test_every_method_fits_every_pair(pair: str, every: dict[tuple[str, str], Re
     import torch
 
     from kdeploy import models
-    from kdeploy.methods import Context, Outputs, Shapes
-    from kdeploy.models.taps import find_classifier, find_taps, pair_taps
+    from kdeploy.methods import Context, Outputs
+    from kdeploy.models.classifier import Classifier
     from kdeploy.recipe.schema import NetworkSpec
+    from kdeploy.training.views import survey
 
     torch.manual_seed(0)
-    image = (3, 32, 32)
-    made = [models.create(NetworkSpec(model=name), classes=100) for name in reversed(pair.split("-"))]
-    taps = pair_taps(*(find_taps(each, image) for each in made))
-    ends = [find_classifier(each, image).shape[0] for each in made]
-    shapes = [Shapes(100, [tap.shape for tap in found], end) for found, end in zip(taps, ends, strict=True)]
+    student, teacher = (
+        Classifier(models.create(NetworkSpec(model=name), classes=100), [0.5] * 3, [0.5] * 3)
+        for name in reversed(pair.split("-"))
+    )
     labels = torch.tensor([3, 1, 4, 1])
     for method in (method for each, method in CELLS if each == pair):
-        for term in every[pair, method].distill.methods:
+        distill = every[pair, method].distill
+        for term in distill.methods:
             small = {"negatives": 16} if term.method == "crd" else {}
             loss = kdeploy.methods.create(term.method, **{**term.options, **small})
+            tapped = survey(student, teacher, [loss.needs], shape=(3, 32, 32), classes=100, taps=distill.taps)
+            shapes = [found.shapes for found in tapped]
             loss.build(*shapes)
             if loss.needs.training_labels:
                 loss.prepare(torch.arange(200) % 100)
@@ -262,7 +294,7 @@ def test_every_method_fits_every_pair(pair: str, every: dict[tuple[str, str], Re
                 Outputs(
                     torch.randn(rows, 100),
                     [torch.randn(rows, *size) for size in s.features][last],
-                    torch.randn(rows, s.embedding),
+                    torch.randn(rows, s.embedding or 1),
                 )
                 for s in shapes
             )

@@ -15,7 +15,8 @@ DIGITS = DataSpec()
 
 
 def test_the_names_are_the_files() -> None:
-    assert sources.names() == ("idx", "imagefolder", "python", "sklearn-digits", "torchvision")
+    known = ("hf", "idx", "imagefolder", "python", "sklearn-digits", "torchvision", "webdataset")
+    assert sources.names() == known
     assert all(usage.startswith(name) for name, usage in zip(sources.names(), sources.usages(), strict=True))
 
 
@@ -28,7 +29,7 @@ def test_check_accepts_what_a_recipe_may_say(source: str) -> None:
     ("source", "message"),
     [
         ("image-folder", "Did you mean 'imagefolder'"),
-        ("zzz", "Choose from: idx, imagefolder, python"),
+        ("zzz", "Choose from: hf, idx, imagefolder, python"),
         ("base", "There is no data source 'base'"),
         ("torchvision", "must be written torchvision:<Dataset>"),
         ("torchvision:", "must be written torchvision:<Dataset>"),

@@ -171,7 +171,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
 
 def test_images_for_more_than_half_of_the_memory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="more than half of this machine's"):
-        read(write_tree(tmp_path / "data", tree()), size=200_000)
+        read(write_tree(tmp_path / "data", tree()), size=200_000, memory=True)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def _die(where: str, number: int) -> None:
         return where == place and left[0] == 0
 
     def write_bytes(path: Path, content: bytes) -> int:
-        left[0] -= path.name.startswith(".state-")
-        if path.name.startswith(".state-") and now("half"):
+        is_checkpoint = path.name.startswith(".state-") and path.suffix == ".pt"
+        left[0] -= is_checkpoint
+        if is_checkpoint and now("half"):
             write(path, content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return write(path, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdeploy import methods
-from kdeploy.loading import Batch
+from kdeploy.loading import Batch, Mixed
 from kdeploy.methods import Context, Method, Outputs
 from kdeploy.models.classifier import Classifier
 from kdeploy.training.objective import CrossEntropy, Distillation
@@ -140,3 +141,17 @@ def test_the_teacher_is_neither_trained_nor_kept(student: Classifier, teacher: C
     assert all(parameter.grad is not None for parameter in student.parameters())
     objective.train()
     assert not teacher.training
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_images_count_for_both_labels_in_their_shares(
+    batch: Batch, student: Classifier, smoothing: float
+) -> None:
+    partner = torch.tensor([3, 4, 5, 0, 1, 2])
+    mixed = replace(batch, mixed=Mixed(partner, 0.7))
+    found = CrossEntropy(smoothing)(student, mixed, Context()).loss.item()
+    soft = 0.7 * np.eye(CLASSES)[batch.labels.numpy()] + 0.3 * np.eye(CLASSES)[batch.labels[partner].numpy()]
+    soft = (1 - smoothing) * soft + smoothing / CLASSES
+    logits = student(batch.images).detach().numpy()
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert found == pytest.approx(-(soft * logs).sum(axis=1).mean(), rel=1e-12)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdeploy.errors import UserError
 from kdeploy.models.storage import load_network
 from kdeploy.sources.base import ImageSet
-from kdeploy.training import loop, procedures, state
+from kdeploy.training import loop, procedures, state, steps
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.procedures.base import Workshop
 from kdeploy.training.setup import choose
@@ -165,7 +165,7 @@ def test_both_students_start_alike_and_the_teacher_is_left_as_it_was(
 def test_neither_optimiser_nor_checkpoint_holds_the_teacher(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
     kept: list[set[str]] = []
-    make, save = loop.make_optimizer, state.Progress.save
+    make, save = steps.make_optimizer, state.Progress.save
 
     def optimizer(parameters: Any, spec: Any) -> torch.optim.Optimizer:
         parameters = list(parameters)
@@ -177,13 +177,13 @@ def test_neither_optimiser_nor_checkpoint_holds_the_teacher(run_folder: Path, mo
         content = torch.load(progress.path, weights_only=True)
         kept.append({*content["network"], *content["objective"]})
 
-    monkeypatch.setattr(loop, "make_optimizer", optimizer)
+    monkeypatch.setattr(steps, "make_optimizer", optimizer)
     monkeypatch.setattr(state.Progress, "save", saved)
     shop = tiny.workshop(tiny.recipe(distill={"epochs": 1}), run_folder)
     tiny.train(shop, "student")
     student, _ = load_network(run_folder / "networks" / "student")
     assert trained == [sum(parameter.numel() for parameter in student.parameters())]
-    assert kept == [set(student.state_dict())]
+    assert kept == [set(student.state_dict())] * 2  # at the beginning, and after the epoch
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_both_epochs_are_kept_and_the_recipe_says_which_one_counts(
     folder = tmp_path / "networks" / "alone"
     assert {path.stem for path in folder.glob("*.safetensors")} == {"alone", f"alone-{other}"}
     kept, beside = (load_network(folder, stem)[0].state_dict() for stem in ("alone", f"alone-{other}"))
-    last, chosen = states[2], states[1]
+    _, _, chosen, last = states  # the first is of the beginning
     assert tiny.same(kept, last if select == "last" else chosen)
     assert tiny.same(beside, chosen if select == "last" else last)
     history = read(tmp_path / "networks", "alone", "history.json")
@@ -358,6 +358,31 @@ class TestBeforeAnyWork:
         recipe = tiny.recipe(student={"model": "python:flat:net"}, distill={"method": "at"})
         with pytest.raises(UserError, match="has no stages of a convolutional network"):
             tiny.train(tiny.workshop(recipe, tmp_path), "teacher")
+
+    @pytest.mark.parametrize(
+        ("method", "student", "sentence"),
+        [
+            ("at", ["layr1"], "taps.student: There is no module 'layr1' to tap in ResNet. Did you mean 'layer1'?"),
+            ("at", ["fc"], "taps.student: The module fc of ResNet gives [B, 10], not a map [B, C, H, W]."),
+            ("kd", ["layer1"], "taps are named, and none of the methods looks at features of stages"),
+        ],
+    )
+    def test_taps_that_do_not_fit_are_refused_before_the_teacher_is_trained(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, student: list[str], sentence: str
+    ) -> None:
+        monkeypatch.setattr(loop, "fit", lambda *_, **__: pytest.fail("a training has begun"))
+        recipe = tiny.recipe(distill={"method": method, "taps": {"student": student, "teacher": ["layer3"]}})
+        with pytest.raises(UserError) as caught:
+            tiny.train(tiny.workshop(recipe, tmp_path), "teacher")
+        assert sentence in str(caught.value)
+
+
+def test_a_method_sees_the_stages_that_the_recipe_names(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch_fit(monkeypatch)
+    taps = {"student": ["layer1", "layer3"], "teacher": ["layer2", "layer3"]}
+    tiny.train(tiny.workshop(tiny.recipe(distill={"method": "at", "epochs": 1, "taps": taps}), run_folder), "student")
+    view = seen[-1]["objective"]._view
+    assert [[path for path, _ in taps._modules] for taps in view._taps] == [["layer1", "layer3"]]
 
 
 class TestWorkshop:

@@ -78,6 +78,15 @@ def test_sgd_steps_as_its_formula_says() -> None:
             assert weight.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_adam_adds_the_decay_to_the_gradient() -> None:
+    """Its first step is lr times the sign of gradient plus decay (Kingma and Ba, algorithm 1)."""
+    weight = nn.Parameter(torch.tensor([2.0, -2.0, 1.0], dtype=torch.float64))
+    optimizer = make_optimizer([weight], spec(optimizer="adam", lr=0.1, weight_decay=0.5))
+    weight.grad = torch.tensor([1.0, 2.0, -0.25], dtype=torch.float64)  # with 0.5 of the weights: 2, 1, 0.25
+    optimizer.step()
+    torch.testing.assert_close(weight.data, torch.tensor([1.9, -2.1, 0.9], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
 def test_adamw_decays_the_weight_apart_from_the_gradient() -> None:
     weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     optimizer = make_optimizer([weight], spec(optimizer="adamw", lr=0.1, weight_decay=0.5))

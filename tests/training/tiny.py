@@ -42,9 +42,9 @@ def splits() -> Splits:
     return sources.load(DataSpec.model_validate(DATA), base=Path())
 
 
-def workshop(asked: Recipe, folder: Path) -> Workshop:
+def workshop(asked: Recipe, folder: Path, data: Splits | None = None) -> Workshop:
     return Workshop(
-        recipe=asked, base=folder, networks=folder / "networks", splits=splits(), device=torch.device("cpu")
+        recipe=asked, base=folder, networks=folder / "networks", splits=data or splits(), device=torch.device("cpu")
     )
 
 
@@ -52,7 +52,7 @@ def train(shop: Workshop, *roles: str) -> None:
     """Run the jobs of these roles."""
     from kdeploy.training import procedures
 
-    for job in procedures.find("offline").jobs(shop.recipe):
+    for job in procedures.find(shop.recipe.distill.procedure).jobs(shop.recipe):
         if job.role in roles:
             job.run(shop)
 

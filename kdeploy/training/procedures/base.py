@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,18 +13,19 @@ from torch import nn
 
 from kdeploy import artifacts, methods, models
 from kdeploy.errors import UserError
-from kdeploy.loading import EvalBatches, TensorSet, TrainBatches, Views, channel_statistics
+from kdeploy.loading import EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views, channel_statistics
 from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network, save_network
-from kdeploy.recipe.schema import CacheSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec
-from kdeploy.sources.base import Splits
+from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, NormalizeSpec, Recipe, TrainSpec, part
+from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.gathering import Gathering
 from kdeploy.training.objective import CrossEntropy, Objective
 from kdeploy.training.processes import ALONE, Processes
+from kdeploy.training.readout import read_out
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Workshop:
     splits: Splits
     device: torch.device
     processes: Processes = ALONE
-    _tensors: dict[str, TensorSet] = field(default_factory=dict)
+    _tensors: dict[str, Samples] = field(default_factory=dict)
 
     @cached_property
     def normalize(self) -> NormalizeSpec:
@@ -103,14 +104,14 @@ class Workshop:
         """How to compute, decided for this training."""
         return setup.choose(spec, self.device, self.processes)
 
-    def gathering(self) -> Gathering | None:
+    def gathering(self, distill: LinkSpec) -> Gathering | None:
         """What shows whole batches to methods that compare samples; None where the recipe wants them to see parts.
 
         Raises UserError for a method that cannot.
         """
-        if self.recipe.distill.gather:
+        if distill.gather:
             return Gathering(self.processes)
-        for spec, (method, _) in zip(self.recipe.distill.methods, weighted_methods(self.recipe), strict=True):
+        for spec, (method, _) in zip(distill.methods, weighted_methods(distill), strict=True):
             if method.needs.whole_batch == "must" and self.processes.count > 1:
                 raise UserError(
                     f"{spec.method} keeps a memory of samples, which must be the same in all {self.processes.count} "
@@ -118,17 +119,21 @@ class Workshop:
                 )
         return None
 
-    def tensors(self, split: str) -> TensorSet:
-        """A split as tensors on the device, made once."""
+    def tensors(self, split: str) -> Samples:
+        """A split for the device, made once: as tensors, or streamed where its images are not held in memory."""
         if split not in self._tensors:
-            self._tensors[split] = TensorSet.from_images(getattr(self.splits, split), self.device)
+            images: ImageSet = getattr(self.splits, split)
+            kind = StreamedSet if images.streams else TensorSet
+            self._tensors[split] = kind.from_images(images, self.device)
         return self._tensors[split]
 
     def views(self, seed: int, cache: CacheSpec | None = None) -> Views:
         """The augmented views of the training images: new ones each epoch, or those of a teacher cache."""
         drawn = seed if cache is None or cache.seed is None else cache.seed
         count = None if cache is None else cache.views
-        return Views(self.tensors("train"), self.recipe.data.augment, seed=drawn, count=count)
+        augment = self.recipe.data.augment
+        mean = self.normalize.mean if augment.cutout else None  # measured only where it is used
+        return Views(self.tensors("train"), augment, seed=drawn, count=count, mean=mean)
 
     def training(self, spec: TrainSpec, seed: int, cache: CacheSpec | None = None) -> TrainBatches:
         """Augmented training batches, this process's part of them; their order depends on the seed alone."""
@@ -155,11 +160,14 @@ class Workshop:
         network_spec: NetworkSpec,
         teacher: Classifier | None = None,
         cache: CacheSpec | None = None,
+        readout: TrainSpec | None = None,
         beside: Mapping[str, tuple[Classifier, NetworkSpec]] | None = None,
     ) -> None:
         """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
 
         cache: what the teacher's outputs are kept by, where the objective reads them instead of running it.
+        readout: how its last linear layer alone is trained afterwards, whose epochs are then those that are scored and
+        chosen from (`training/readout.py`).
         beside: networks that the objective trains, by role; theirs is the last epoch.
 
         Where the epoch chosen on validation is not the one that is kept, its weights are written too, as
@@ -171,12 +179,18 @@ class Workshop:
             classifier,
             objective,
             train=self.training(spec, seed, cache),
-            validation=self.validation(),
+            validation=self.validation() if readout is None else None,
             spec=spec,
             setup=decided,
             folder=folder,
             label=role,
         )
+        if readout is not None:
+            then = read_out(self, role, classifier, readout, seed)
+            fitted = loop.joined(fitted, then)
+            if self.processes.first:
+                loop.write_metrics(folder, fitted)
+            spec = readout
         if self.processes.first:
             for stale in folder.glob(f"{role}-*.*"):
                 stale.unlink()
@@ -232,10 +246,10 @@ def _own_classes(spec: NetworkSpec, classes: int) -> int:
     return int(spec.options.get("num_classes", max(*spec.class_map, classes - 1) + 1))
 
 
-def weighted_methods(recipe: Recipe) -> list[tuple[Method, float]]:
-    """The methods of a recipe, made anew, each with its weight; a UserError where options do not fit."""
+def weighted_methods(distill: LinkSpec) -> list[tuple[Method, float]]:
+    """The methods that a network learns by, made anew, each with its weight; a UserError where options do not fit."""
     chosen = []
-    for spec in recipe.distill.methods:
+    for spec in distill.methods:
         try:
             method = methods.create(spec.method, **spec.options)
         except (TypeError, ValueError) as error:
@@ -244,30 +258,38 @@ def weighted_methods(recipe: Recipe) -> list[tuple[Method, float]]:
     return chosen
 
 
-def cross_entropy_weight(recipe: Recipe, chosen: Sequence[Method]) -> float:
+def require_whole_images(distill: LinkSpec, recipe: Recipe) -> None:
+    """Raise UserError for methods that want one class for each image, where the images are mixed."""
+    for spec, (method, _) in zip(distill.methods, weighted_methods(distill), strict=True):
+        needs = method.needs
+        if recipe.data.augment.mixes and (needs.labels or needs.index or needs.training_labels):
+            raise UserError(
+                f"The method {spec.method} wants one class for each image, and data.augment mixes images: set mixup "
+                "and cutmix to 0, or take a method such as kd."
+            )
+
+
+def cross_entropy_weight(distill: LinkSpec, chosen: Sequence[Method]) -> float:
     """The weight of cross-entropy: the recipe's, else the smallest that one of the methods asks for."""
-    asked = recipe.distill.cross_entropy
+    asked = distill.cross_entropy
     return min(method.default_cross_entropy for method in chosen) if asked is None else asked
 
 
-def training_of(recipe: Recipe) -> TrainSpec:
-    """The part of `distill` that says how to train, without what says on what."""
-    return TrainSpec(**{name: getattr(recipe.distill, name) for name in TrainSpec.model_fields})
-
-
-def alone_job(recipe: Recipe) -> Job:
+def baseline_job(recipe: Recipe) -> Job:
     """The baseline: the student from the labels only."""
+    return alone_job("alone", recipe.student, recipe.distill, recipe)
+
+
+def alone_job(role: str, network: NetworkSpec, spec: TrainSpec, recipe: Recipe) -> Job:
+    """The job that trains a network from the labels only."""
     inputs = {
-        "data": recipe.data.model_dump(mode="json"),
-        "network": recipe.student.model_dump(mode="json"),
-        "train": training_of(recipe).model_dump(mode="json"),
+        "data": recipe.data.deciding(),
+        "network": part(NetworkSpec, network).model_dump(mode="json"),
+        "train": part(TrainSpec, spec).model_dump(mode="json"),
     }
-    return Job("alone", _alone, inputs, recipe.seed)
+    return Job(role, partial(_alone, role=role, network=network, spec=spec), inputs, recipe.seed)
 
 
-def _alone(shop: Workshop) -> None:
-    """The student from the labels only."""
-    recipe = shop.recipe
-    classifier = shop.make(recipe.student, recipe.seed)
-    objective = CrossEntropy(recipe.distill.label_smoothing)
-    shop.train("alone", classifier, objective, recipe.distill, recipe.seed, network_spec=recipe.student)
+def _alone(shop: Workshop, role: str, network: NetworkSpec, spec: TrainSpec) -> None:
+    classifier = shop.make(network, shop.recipe.seed)
+    shop.train(role, classifier, CrossEntropy(spec.label_smoothing), spec, shop.recipe.seed, network_spec=network)

@@ -12,8 +12,9 @@ from kdeploy.training.peers import MutualLearning
 from kdeploy.training.procedures.base import (
     Job,
     Workshop,
-    alone_job,
+    baseline_job,
     cross_entropy_weight,
+    require_whole_images,
     weighted_methods,
 )
 from kdeploy.training.views import View, survey_all
@@ -38,14 +39,15 @@ class Mutual:
     about = "the student alone, and the student with peers that teach one another; no trained teacher"
 
     def jobs(self, recipe: Recipe) -> list[Job]:
+        require_whole_images(recipe.distill, recipe)
         _require_peers_form(recipe)
         inputs = {
-            "data": recipe.data.model_dump(mode="json"),
+            "data": recipe.data.deciding(),
             "network": recipe.student.model_dump(mode="json"),
             "distill": recipe.distill.model_dump(mode="json", exclude={"baseline"}),
         }
         together = Job("student", _together, inputs, recipe.seed, beside=tuple(recipe.peers))
-        alone = replace(alone_job(recipe), run=_alone)
+        alone = replace(baseline_job(recipe), run=_alone)
         return [alone, together] if recipe.distill.baseline == "alone" else [together]
 
 
@@ -54,7 +56,7 @@ PROCEDURE = Mutual()
 
 def _require_peers_form(recipe: Recipe) -> None:
     """Raise UserError for a method that is made for a student and a trained teacher only."""
-    for spec, (method, _) in zip(recipe.distill.methods, weighted_methods(recipe), strict=True):
+    for spec, (method, _) in zip(recipe.distill.methods, weighted_methods(recipe.distill), strict=True):
         if not method.teaches_peers:
             raise UserError(
                 f"{spec.method} leads from a student to a trained teacher, and the procedure mutual has none: take "
@@ -65,7 +67,7 @@ def _require_peers_form(recipe: Recipe) -> None:
 def _alone(shop: Workshop) -> None:
     """The student from the labels only; what does not fit in the training after it is said first."""
     _made(shop)
-    alone_job(shop.recipe).run(shop)
+    baseline_job(shop.recipe).run(shop)
 
 
 def _together(shop: Workshop) -> None:
@@ -89,7 +91,7 @@ def _made(shop: Workshop) -> tuple[Classifier, dict[str, Classifier], MutualLear
     height, width, channels = shop.splits.shape
     peers = {role: shop.make(spec, _seed(recipe.seed, role)) for role, spec in recipe.peers.items()}
     student = shop.make(recipe.student, recipe.seed)
-    weighted = weighted_methods(recipe)
+    weighted = weighted_methods(recipe.distill)
     needs = [method.needs for method, _ in weighted]
     tapped = survey_all(
         [student, *peers.values()], needs, shape=(channels, height, width), classes=len(shop.splits.classes)
@@ -104,11 +106,11 @@ def _made(shop: Workshop) -> tuple[Classifier, dict[str, Classifier], MutualLear
     objective = MutualLearning(
         peers,
         weighted,
-        cross_entropy_weight(recipe, [method for method, _ in weighted]),
+        cross_entropy_weight(recipe.distill, [method for method, _ in weighted]),
         view=view,
         views=dict(zip(peers, views, strict=True)),
         label_smoothing=recipe.distill.label_smoothing,
-        gathering=shop.gathering(),
+        gathering=shop.gathering(recipe.distill),
     )
     return student, peers, objective
 
