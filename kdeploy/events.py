@@ -49,6 +49,21 @@ class _Several:
             bar.advance(steps, **figures)
 
 
+class _Deaf:
+    def decided(self, what: str, value: str, why: str) -> None:
+        return None
+
+    def warned(self, text: str) -> None:
+        return None
+
+    def said(self, text: str) -> None:
+        return None
+
+    @contextmanager
+    def task(self, description: str, total: int | None) -> Iterator[Progress]:
+        yield _Silent()
+
+
 _listeners: list[Listener] = []
 
 
@@ -60,6 +75,17 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nobody hears what is said inside the block: another process says the same."""
+    before = list(_listeners)
+    _listeners[:] = [_Deaf()]
+    try:
+        yield
+    finally:
+        _listeners[:] = before
 
 
 def decided(what: str, value: object, why: str) -> None:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
 from kdeploy.recipe.networks import networks
 from kdeploy.recipe.schema import INDIFFERENT, Recipe, Spec, TrainSpec
+from kdeploy.stages import train
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
 from kdeploy.stages.bundle import Bundle
@@ -30,6 +31,9 @@ from kdeploy.stages.gates import Gates
 from kdeploy.stages.quantize import INT8, Quantize
 from kdeploy.stages.report import Report
 
+if TYPE_CHECKING:
+    from kdeploy.training.processes import Processes
+
 RECIPE = "recipe.yaml"
 _OURS = (RECIPE, runlock.LOCK)
 """What a run that was killed as it began may have left."""
@@ -37,8 +41,6 @@ _OURS = (RECIPE, runlock.LOCK)
 
 def training(recipe: Recipe) -> list[Stage]:
     """The stages that leave trained networks: what `kdeploy distill` does."""
-    from kdeploy.stages import train
-
     return [Data(), *train.plan(recipe)]
 
 
@@ -86,7 +88,9 @@ def _teacher(recipe: Recipe) -> tuple[str, ...]:
     return () if recipe.teacher is None else ("teacher",)
 
 
-def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False) -> Run:
+def open_run(
+    recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool = False, processes: Processes | None = None
+) -> Run:
     """Open the run folder of a recipe, new or with what is done already.
 
     A folder that holds a run of another recipe is a UserError that shows the difference; `fresh` removes
@@ -100,10 +104,10 @@ def open_run(recipe: Recipe, folder: Path, *, device: str = "auto", fresh: bool 
         if not (folder / RECIPE).is_file() or (folder / RECIPE).read_text(encoding="utf-8") != text:
             artifacts.write_text(folder / RECIPE, text)
         if (folder / RECORD).is_file():
-            return Run(recipe, folder, RunRecord.read(folder), device)
+            return Run(recipe, folder, RunRecord.read(folder), device, processes)
         record = RunRecord.new(recipe.name, recipe.seed)
         record.write(folder)
-        return Run(recipe, folder, record, device)
+        return Run(recipe, folder, record, device, processes)
 
 
 def check_folder(recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
@@ -142,7 +146,16 @@ def execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) ->
     with runlock.held(run.folder):
         artifacts.remove_temporaries(run.folder)
         run.record = RunRecord.read(run.folder)  # what another process has done since it was opened
-        _execute(run, stages, siblings)
+        joint = 1 + max((at for at, stage in enumerate(stages) if isinstance(stage, train.Train)), default=-1)
+        _execute(run, stages[:joint], siblings)
+        run.dismiss()
+        _execute(run, stages[joint:], siblings)
+
+
+def take_part(recipe: Recipe, folder: Path, processes: Processes) -> None:
+    """Train with the first process, which executes the stages of this recipe in this folder; nothing is written."""
+    run = Run(recipe, folder, RunRecord.new(recipe.name, recipe.seed), processes=processes)
+    train.take_part(run, train.plan(recipe))
 
 
 def _execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path]) -> None:

@@ -15,6 +15,8 @@ def distill(
     set_: options.SetOption = None,
     out: options.OutOption = None,
     device: options.DeviceOption = "auto",
+    devices: options.DevicesOption = 1,
+    nodes: options.NodesOption = 1,
     fresh: options.FreshOption = False,
     resume: options.ResumeOption = False,
     json_: options.JsonOption = None,
@@ -27,9 +29,15 @@ def distill(
     """
     from kdeploy import pipeline
     from kdeploy import recipe as recipes
-    from kdeploy.cli.execution import carry_out, require_device, require_resumable
+    from kdeploy.cli.execution import carry_out, require_device, require_resumable, together
     from kdeploy.cli.output import emit, talking
     from kdeploy.cli.tables import networks_table
+
+    def train(processes: options.Processes) -> None:
+        stages = pipeline.training(loaded)
+        carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh, processes=processes), stages)
+        payload, table = networks_table(folder)
+        emit(json_, payload, table)
 
     loaded = recipes.load(recipe, set_ or ())
     folder = out or Path("runs") / loaded.name
@@ -37,10 +45,7 @@ def distill(
         require_resumable([folder], fresh=fresh)
     with talking():
         require_device(device, "kdeploy distill")
-        stages = pipeline.training(loaded)
-        carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh), stages)
-    payload, table = networks_table(folder)
-    emit(json_, payload, table)
+        together(device, devices, nodes, [(loaded, folder)], train)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeploy.errors import UserError, missing_extra
 
 if TYPE_CHECKING:
+    from kdeploy.recipe.schema import Recipe
     from kdeploy.stages.base import Run, Stage
+    from kdeploy.training.processes import Processes
 
 
 def require_torch(verb: str) -> None:
@@ -37,6 +39,25 @@ def require_resumable(folders: Sequence[Path], *, fresh: bool) -> None:
     if not any((folder / RECORD).is_file() for folder in folders):
         places = ", ".join(map(str, folders))
         raise UserError(f"There is nothing to resume in {places}: without --resume the run begins there.")
+
+
+def together(
+    device: str,
+    devices: int,
+    nodes: int,
+    runs: Sequence[tuple[Recipe, Path]],
+    first: Callable[[Processes], None],
+) -> None:
+    """Call `first` in the first of all processes asked for; the others take part in the trainings of these runs."""
+    from kdeploy import pipeline
+    from kdeploy.training.processes import opened
+
+    with opened(device, devices, nodes) as processes:
+        if processes.first:
+            first(processes)
+            return
+        for recipe, folder in runs:
+            pipeline.take_part(recipe, folder, processes)
 
 
 def carry_out(run: Run, stages: Sequence[Stage], siblings: Sequence[Path] = ()) -> None:

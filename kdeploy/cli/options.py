@@ -43,6 +43,13 @@ DeviceOption = Annotated[
         autocompletion=_complete_device,
     ),
 ]
+DevicesOption = Annotated[
+    int,
+    typer.Option("--devices", metavar="N", min=1, help="Train with so many processes a machine, on a GPU each if any."),
+]
+NodesOption = Annotated[
+    int, typer.Option("--nodes", metavar="N", min=1, help="Train on so many machines, started by torchrun or SLURM.")
+]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Remove the old run of this folder and start again.")]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with the run of this folder, and fail where there is none.")
@@ -66,3 +73,4 @@ if TYPE_CHECKING:  # for annotations alone: the rooms are imported inside the ve
     from kdeploy.recipe.schema import Recipe as Recipe
     from kdeploy.results import RunResults as RunResults
     from kdeploy.sources.base import ImageSet as ImageSet
+    from kdeploy.training.processes import Processes as Processes

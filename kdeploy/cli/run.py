@@ -17,6 +17,8 @@ def run(
     seeds: options.SeedsOption = None,
     out: options.OutOption = None,
     device: options.DeviceOption = "auto",
+    devices: options.DevicesOption = 1,
+    nodes: options.NodesOption = 1,
     fresh: options.FreshOption = False,
     resume: options.ResumeOption = False,
     dry_run: options.DryRunOption = False,
@@ -29,7 +31,7 @@ def run(
     Example: kdeploy run quickstart --set distill.epochs=5
     """
     from kdeploy import recipe as recipes
-    from kdeploy.cli.execution import require_device, require_resumable
+    from kdeploy.cli.execution import require_device, require_resumable, together
     from kdeploy.cli.output import talking
     from kdeploy.errors import UserError
     from kdeploy.provenance import RECORD
@@ -47,10 +49,17 @@ def run(
             from kdeploy.cli.planning import show_plan
 
             show_plan(loaded, folder, numbers, device, fresh, json_)
-        elif numbers:
-            _several(loaded, folder, numbers, device, fresh, json_)
-        else:
-            _one(loaded, folder, device, fresh, json_)
+            return
+        seeded = [loaded.model_copy(update={"seed": seed}) for seed in numbers]
+        runs = [(each, folder / f"seed-{each.seed}") for each in seeded] or [(loaded, folder)]
+
+        def first(processes: options.Processes) -> None:
+            if numbers:
+                _several(runs, folder, device, fresh, json_, processes)
+            else:
+                _one(loaded, folder, device, fresh, json_, processes)
+
+        together(device, devices, nodes, runs, first)
 
 
 def register(app: typer.Typer) -> None:
@@ -71,14 +80,21 @@ def _numbers(seeds: str | None) -> list[int]:
     return numbers
 
 
-def _one(loaded: options.Recipe, folder: Path, device: str, fresh: bool, json_: str | None) -> None:
+def _one(
+    loaded: options.Recipe,
+    folder: Path,
+    device: str,
+    fresh: bool,
+    json_: str | None,
+    processes: options.Processes,
+) -> None:
     from kdeploy import pipeline, results
     from kdeploy.cli.execution import carry_out
     from kdeploy.cli.output import emit
     from kdeploy.report.terminal import ResultTable
 
     stages = pipeline.plan(loaded)
-    carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh), stages)
+    carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh, processes=processes), stages)
     found = results.read(folder)
     emit(json_, found.to_json(), ResultTable(found.rows))
     _published_lines([folder], json_)
@@ -87,7 +103,12 @@ def _one(loaded: options.Recipe, folder: Path, device: str, fresh: bool, json_: 
 
 
 def _several(
-    loaded: options.Recipe, folder: Path, seeds: list[int], device: str, fresh: bool, json_: str | None
+    asked: list[tuple[options.Recipe, Path]],
+    folder: Path,
+    device: str,
+    fresh: bool,
+    json_: str | None,
+    processes: options.Processes,
 ) -> None:
     """A run folder for each seed, all of them opened before the first is trained, and their means."""
     from rich.console import Group
@@ -99,14 +120,11 @@ def _several(
     from kdeploy.report.seeds import aggregate
     from kdeploy.report.terminal import AggregateTable, ResultTable
 
-    recipes = [loaded.model_copy(update={"seed": seed}) for seed in seeds]
-    plans = [pipeline.plan(recipe) for recipe in recipes]
-    folders = [folder / f"seed-{seed}" for seed in seeds]
-    opened = [
-        pipeline.open_run(recipe, at, device=device, fresh=fresh) for recipe, at in zip(recipes, folders, strict=True)
-    ]
-    for seed, run_, stages in zip(seeds, opened, plans, strict=True):
-        events.say(f"seed {seed}: {run_.folder}")
+    plans = [pipeline.plan(recipe) for recipe, _ in asked]
+    folders = [at for _, at in asked]
+    opened = [pipeline.open_run(recipe, at, device=device, fresh=fresh, processes=processes) for recipe, at in asked]
+    for run_, stages in zip(opened, plans, strict=True):
+        events.say(f"seed {run_.recipe.seed}: {run_.folder}")
         carry_out(run_, stages, folders)
     runs = [results.read(at) for at in folders]
     summary = results.seeds_to_json(runs)

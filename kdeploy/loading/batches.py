@@ -26,6 +26,8 @@ class Batch:
 
     view: which of the augmented views of their samples these are; 0 where there is only one. mixed: with what each
     image was mixed, and how much of it is its own; None where it is all its own.
+    sizes: where several processes share a batch, the size of each one's part, in order, of which this is one; empty
+    where this is the whole batch.
     """
 
     images: Tensor
@@ -33,6 +35,7 @@ class Batch:
     index: Tensor
     view: int = 0
     mixed: Mixed | None = None
+    sizes: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,12 +52,22 @@ class TrainBatches:
     The last batch of an epoch holds what remains. One single image would break batch normalisation, which needs
     two, so it joins the batch before, which then has `batch` + 1. A UserError for a batch below two and for
     fewer than two images.
+
+    share: which of how many processes this is, such as (0, 2). Each is given its part of the same batches, contiguous
+    and in order, none smaller than two images; a batch that is too small for that is given whole to each of them. A
+    UserError where all are.
     """
 
-    def __init__(self, views: Views, *, batch: int, seed: int) -> None:
+    def __init__(self, views: Views, *, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         if batch < 2 or len(views) < 2:
             raise UserError(
                 f"Training needs two images a batch for batch normalisation; batch is {batch} of {len(views)}."
+            )
+        self._rank, self._processes = share
+        if min(batch, len(views)) < 2 * self._processes:
+            raise UserError(
+                f"Batches of {min(batch, len(views))} images cannot be shared by {self._processes} processes, each of "
+                "which needs two: set a larger batch, or fewer --devices."
             )
         self._views = views
         self._mixing = Mixing(views.augment, seed=seed)
@@ -71,29 +84,39 @@ class TrainBatches:
         data, view = self._views.data, self._views.of_epoch(number)
         order = torch.randperm(len(data), generator=seeded(self._seed, number))
         ends = [*range(self._batch, len(self) * self._batch, self._batch), len(order)]
-        parts = list(order.tensor_split(ends[:-1]))[start_batch:]
-        for batch, (part, images) in enumerate(zip(parts, data.batches(parts), strict=True), start_batch):
+        shared = [self._part(whole) for whole in order.tensor_split(ends[:-1])[start_batch:]]
+        parts = [part for part, _ in shared]
+        for batch, ((part, sizes), images) in enumerate(zip(shared, data.batches(parts), strict=True), start_batch):
             index = part.to(data.labels.device)
-            shown = Batch(self._views.augmented(images, view, part), data.labels[index], index, view)
-            yield self._mixed(shown, number, batch)
+            shown = self._views.augmented(images, view, part)
+            mixed_images, mixed = self._mixing(shown, number, batch)
+            yield Batch(mixed_images, data.labels[index], index, view, mixed, sizes)
 
-    def _mixed(self, batch: Batch, epoch: int, number: int) -> Batch:
-        images, mixed = self._mixing(batch.images, epoch, number)
-        return Batch(images, batch.labels, batch.index, batch.view, mixed)
+    def _part(self, index: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """This process's part of a batch, and the sizes of all parts."""
+        if self._processes == 1 or len(index) < 2 * self._processes:
+            return index, ()
+        parts = index.tensor_split(self._processes)
+        return parts[self._rank], tuple(len(part) for part in parts)
 
 
 class EvalBatches:
-    """All images once, in order, unchanged."""
+    """All images once, in order, unchanged.
 
-    def __init__(self, data: Samples, *, batch: int = 500) -> None:
+    share: which of how many processes this is; their parts, in order, are all images once. A part may be empty.
+    """
+
+    def __init__(self, data: Samples, *, batch: int = 500, share: tuple[int, int] = (0, 1)) -> None:
+        rank, processes = share
         self._data = data
         self._batch = batch
+        self._begin, self._end = (len(data) * number // processes for number in (rank, rank + 1))
 
     def __len__(self) -> int:
-        return -(-len(self._data) // self._batch)
+        return -(-(self._end - self._begin) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        parts = torch.split(torch.arange(len(self._data)), self._batch)
+        parts = torch.arange(self._begin, self._end).split(self._batch) if len(self) else ()
         for part, images in zip(parts, self._data.batches(parts), strict=True):
             index = part.to(self._data.labels.device)
             yield Batch(images.float().div_(255), self._data.labels[index], index)

@@ -66,6 +66,10 @@ class Needs:
     teacher_classifier: `deployed` is called with the teacher's last linear layer.
     rotations: 4: both networks see each image four times, turned counter-clockwise by 0, 90, 180 and 270 degrees, and
     `Outputs` have 4B rows, image b by j quarters in row 4b + j. Labels and `Context.index` keep their B entries.
+    whole_batch: what is given to the method where several processes have a part of a batch each. "no": the part; its
+    loss is a mean over samples that do not meet, and those of the parts have the same mean. "better": the whole batch,
+    unless the recipe says otherwise, because samples are compared with one another. "must": because it keeps a memory
+    of samples, too, which has to be the same in all processes.
     """
 
     features: Literal["all", "last"] | None = None
@@ -77,6 +81,7 @@ class Needs:
     training_labels: bool = False
     teacher_classifier: bool = False
     rotations: Literal[1, 4] = 1
+    whole_batch: Literal["no", "better", "must"] = "no"
 
     @property
     def wants_embedding(self) -> bool:

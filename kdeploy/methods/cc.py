@@ -62,7 +62,7 @@ class CC(Method):
     formula: ClassVar[str] = (
         "code: 1/(B-1) sum of |E_s e_s - E_t e_t| of neighbours; paper: mean (K_s - K_t)^2, K Gaussian"
     )
-    needs: ClassVar[Needs] = Needs(embedding=True)
+    needs: ClassVar[Needs] = Needs(embedding=True, whole_batch="better")
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ class CRD(Method):
     paper: ClassVar[str] = "Contrastive Representation Distillation, ICLR 2020, arXiv 1910.10699"
     year: ClassVar[int] = 2020
     formula: ClassVar[str] = "NCE of v_s against the teacher's memory + NCE of v_t against the student's memory"
-    needs: ClassVar[Needs] = Needs(embedding=True, index=True, training_labels=True)
+    needs: ClassVar[Needs] = Needs(embedding=True, index=True, training_labels=True, whole_batch="must")
 
     labels: Tensor
     order: Tensor

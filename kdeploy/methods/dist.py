@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdeploy.methods import _logits, _options
-from kdeploy.methods.base import Context, Method, Outputs
+from kdeploy.methods.base import Context, Method, Needs, Outputs
 
 
 class DIST(Method):
@@ -37,6 +37,7 @@ class DIST(Method):
     paper: ClassVar[str] = "Knowledge Distillation from A Stronger Teacher, arXiv 2205.10536"
     year: ClassVar[int] = 2022
     formula: ClassVar[str] = "T^2 * (beta * (1 - mean row correlation) + gamma * (1 - mean column correlation))"
+    needs: ClassVar[Needs] = Needs(whole_batch="better")
 
     def __init__(self, *, temperature: float = 4.0, beta: float = 1.0, gamma: float = 1.0) -> None:
         super().__init__()

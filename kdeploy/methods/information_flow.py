@@ -58,7 +58,9 @@ class InformationFlow(Method):
     paper: ClassVar[str] = "Heterogeneous Knowledge Distillation Using Information Flow Modeling, CVPR 2020, 2005.00727"
     year: ClassVar[int] = 2020
     formula: ClassVar[str] = "J(embedding) + 100 * 0.7^epoch * sum over stages of J, J of cosine and T-student kernels"
-    needs: ClassVar[Needs] = Needs(features="all", student_relu="after", teacher_relu="after", embedding=True)
+    needs: ClassVar[Needs] = Needs(
+        features="all", student_relu="after", teacher_relu="after", embedding=True, whole_batch="better"
+    )
 
     def __init__(self, *, initial_weight: float = 100.0, decay: float = 0.7, layers: str = "all") -> None:
         super().__init__()

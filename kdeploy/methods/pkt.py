@@ -35,7 +35,7 @@ class PKT(Method):
     formula: ClassVar[str] = (
         "mean over B x B of P_t log(P_t / P_s), P the row-normalised (cosine + 1) / 2 of embeddings"
     )
-    needs: ClassVar[Needs] = Needs(embedding=True)
+    needs: ClassVar[Needs] = Needs(embedding=True, whole_batch="better")
 
     @property
     def default_weight(self) -> float:

@@ -40,7 +40,7 @@ class RKD(Method):
     paper: ClassVar[str] = "Relational Knowledge Distillation, arXiv 1904.05068"
     year: ClassVar[int] = 2019
     formula: ClassVar[str] = "distance * huber(normalised pair distances) + angle * huber(cosines of triplets' angles)"
-    needs: ClassVar[Needs] = Needs(embedding=True)
+    needs: ClassVar[Needs] = Needs(embedding=True, whole_batch="better")
 
     def __init__(self, *, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__()

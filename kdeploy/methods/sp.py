@@ -30,7 +30,7 @@ class SP(Method):
     paper: ClassVar[str] = "Similarity-Preserving Knowledge Distillation, ICCV 2019"
     year: ClassVar[int] = 2019
     formula: ClassVar[str] = "1/B^2 * |N_t - N_s|^2, N = A A^T with rows of L2 norm 1, A = the last features [B, CHW]"
-    needs: ClassVar[Needs] = Needs(features="last")
+    needs: ClassVar[Needs] = Needs(features="last", whole_batch="better")
 
     @property
     def default_weight(self) -> float:

@@ -124,6 +124,9 @@ def _check_options(spec: NetworkSpec, factory: Callable[..., Any]) -> None:
     accepted = inspect.signature(factory).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
         return
+    for needed in ("classes", "channels"):
+        if needed not in accepted:
+            raise UserError(f"{spec.model} must take {needed} as a keyword: it is called with classes and channels.")
     options = sorted(set(accepted) - {"classes", "channels", "width"})
     for key in spec.options:
         if key not in options:

@@ -65,7 +65,9 @@ class Taps:
         self, network: nn.Module, paths: Sequence[str], *, classifier: str | None = None, relu: Relu = "as-is"
     ) -> None:
         self._network = network
-        self._modules = [(path, _module(network, path)) for path in paths]
+        for path in paths:
+            _module(network, path)
+        self._paths = tuple(paths)
         self._classifier = None if classifier is None else _module(network, classifier)
         self._watch = None if relu == "as-is" else _Activations(relu)
         self._found: dict[str, Tensor] = {}
@@ -78,8 +80,8 @@ class Taps:
             before = self._network.register_forward_pre_hook(self._watch.start)
             after = self._network.register_forward_hook(self._watch.stop, always_call=True)
             self._close += [before.remove, after.remove]
-        for path, module in self._modules:
-            self._close.append(module.register_forward_hook(self._keep(path)).remove)
+        for path in self._paths:  # by path, because a network may have modules exchanged (synchronised batch norm)
+            self._close.append(_module(self._network, path).register_forward_hook(self._keep(path)).remove)
         if self._classifier is not None:
             self._close.append(self._classifier.register_forward_pre_hook(self._keep_input).remove)
         return self
@@ -96,13 +98,13 @@ class Taps:
     @property
     def features(self) -> list[Tensor]:
         """What the modules gave in the last forward pass, in the order of the paths."""
-        missing = [path for path, _ in self._modules if path not in self._found]
+        missing = [path for path in self._paths if path not in self._found]
         if missing:
             raise LookupError(f"no forward pass has gone through {', '.join(missing)}")
         for path, version in self._versions.items():
             if not self._found[path].is_inference() and self._found[path]._version != version:
                 raise UserError(f"The network overwrites what {path} gives, in place: tap the module behind it.")
-        found = [self._found[path] for path, _ in self._modules]
+        found = [self._found[path] for path in self._paths]
         return found if self._watch is None else [self._watch.moved(output) for output in found]
 
     @property

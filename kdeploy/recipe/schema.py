@@ -157,6 +157,11 @@ class TrainSpec(Spec):
         description="Checkpoint each epoch and every so many steps; default: as often as costs 0.5 % of time.",
     )
 
+    sync_batchnorm: bool = Field(
+        False,
+        description="Batch norm sees the whole batch where several GPUs have a part of it each, and not its own part.",
+    )
+
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> TrainSpec:
         if self.schedule == "multistep" and not self.milestones:
@@ -259,6 +264,11 @@ class LinkSpec(TrainSpec):
         None,
         description="Afterwards, train the last linear layer alone, on labels and frozen features: what makes a "
         "classifier of a network whose loss never reaches that layer.",
+    )
+    gather: bool = Field(
+        True,
+        description="Methods that compare samples see the whole batch where several processes have a part of it each, "
+        "and not each its own part.",
     )
 
     @model_validator(mode="after")

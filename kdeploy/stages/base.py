@@ -16,16 +16,25 @@ from kdeploy.sources.base import Splits
 
 if TYPE_CHECKING:
     from kdeploy.training.procedures.base import Workshop
+    from kdeploy.training.processes import Processes
+
+
+NO_MORE = ""
+"""What the first process tells the others in place of the name of a training."""
 
 
 @dataclass
 class Run:
-    """A run folder with its recipe and record."""
+    """A run folder with its recipe and record.
+
+    processes: the others that train with this one, which is the first and does all that is no training; None: nobody.
+    """
 
     recipe: Recipe
     folder: Path
     record: RunRecord
     device: str = "auto"
+    processes: Processes | None = None
 
     @cached_property
     def splits(self) -> Splits:
@@ -36,15 +45,23 @@ class Run:
     def workshop(self) -> Workshop:
         """What trainings work with, made once so that its tensors are."""
         from kdeploy.training.procedures.base import Workshop
+        from kdeploy.training.processes import ALONE
         from kdeploy.training.setup import choose_device
 
+        processes = self.processes or ALONE
         return Workshop(
             recipe=self.recipe,
             base=self.folder,
             networks=self.folder / "networks",
             splits=self.splits,
-            device=choose_device(self.device),
+            device=processes.device or choose_device(self.device),
+            processes=processes,
         )
+
+    def dismiss(self) -> None:
+        """Tell the other processes that there is nothing more to train."""
+        if self.processes is not None:
+            self.processes.from_first(NO_MORE)
 
     def outputs_of(self, *stages: str) -> dict[str, str]:
         """The hashes of what earlier stages wrote: the part of a stage's inputs that lies on disk."""

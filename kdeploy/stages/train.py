@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdeploy.artifacts import sha256_file
 from kdeploy.recipe.schema import INDIFFERENT
 from kdeploy.stages import data, interrupted
-from kdeploy.stages.base import Run
+from kdeploy.stages.base import NO_MORE, Run
 
 if TYPE_CHECKING:
     from kdeploy.recipe.schema import Recipe
@@ -41,9 +41,19 @@ class Train:
         role = self.job.role
         folder = run.folder / "networks" / role
         interrupted.begin(folder, self.inputs(run), device=run.workshop.device.type, chosen=run.device != "auto")
-        self.job.run(run.workshop)
+        shop = run.workshop
+        shop.processes.from_first(self.name)  # the data are read and cached: the others can begin
+        self.job.run(shop)
         interrupted.end(folder)
         return run.files(*(pattern for each in (role, *self.job.beside) for pattern in _patterns(each)))
+
+
+def take_part(run: Run, stages: Sequence[Train]) -> None:
+    """Take part in the trainings that the first process begins, as another one, until it has no more of them."""
+    assert run.processes is not None
+    jobs = {stage.name: stage.job for stage in stages}
+    while (name := run.processes.from_first(NO_MORE)) != NO_MORE:
+        jobs[name].run(run.workshop)
 
 
 def plan(recipe: Recipe) -> list[Train]:

@@ -12,7 +12,10 @@ from kdeploy.training.setup import Setup
 
 
 def predict(network: nn.Module, batches: Iterable[Batch], setup: Setup) -> tuple[Tensor, Tensor]:
-    """The logits `[N, classes]` (float32) and labels `[N]` of a split, on the CPU; mode and buffers untouched."""
+    """The logits `[N, classes]` (float32) and labels `[N]` of a split, on the CPU; mode and buffers untouched.
+
+    Where several processes train, `batches` are the part of this one, and what is returned is all of it to each.
+    """
     was_training = network.training
     network.eval()
     logits, labels = [], []
@@ -21,7 +24,9 @@ def predict(network: nn.Module, batches: Iterable[Batch], setup: Setup) -> tuple
             logits.append(network(setup.images(batch.images)).float())
             labels.append(batch.labels)
     network.train(was_training)
-    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+    parts = setup.processes.all([torch.cat(found).cpu() if found else None for found in (logits, labels)])
+    whole = [torch.cat([part for part in each if part is not None]) for each in zip(*parts, strict=True)]
+    return whole[0], whole[1]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

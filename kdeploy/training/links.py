@@ -78,7 +78,7 @@ def learn(shop: Workshop, link: Link) -> None:
     chosen = [method for method, _ in weighted]
     needs = [method.needs for method in chosen]
     ours, theirs = _survey(shop, link, classifier, teacher, chosen)
-    decided = setup.choose(distill, shop.device)
+    decided = shop.decide(distill)
     decided.place(teacher)
     student_net = classifier
     for number, method in enumerate(chosen):
@@ -90,6 +90,7 @@ def learn(shop: Workshop, link: Link) -> None:
         cross_entropy_weight(distill, chosen),
         view=View(classifier, ours, needs, "student"),
         label_smoothing=distill.label_smoothing,
+        gathering=shop.gathering(distill),
     )
     shop.train(
         link.role,
@@ -122,7 +123,8 @@ def _teaching(
         "precision": decided.precision,
         **({} if views.mean is None else {"mean": views.mean}),
     }
-    return open_cache(live, theirs, needs, views, cache, decided, made_from)
+    with shop.processes.first_alone():
+        return open_cache(live, theirs, needs, views, cache, decided, made_from)
 
 
 def _deployed(method: Method, student: Classifier, teacher: Classifier, ours: Tapped, theirs: Tapped) -> Classifier:
@@ -201,7 +203,7 @@ def _prepare(
         method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
         objective = PhaseLoss(
-            _teaching(shop, link, teacher, theirs, [method.needs], setup.choose(link.distill, shop.device)),
+            _teaching(shop, link, teacher, theirs, [method.needs], shop.decide(link.distill)),
             method,
             phase,
             view=View(student, ours, [method.needs], "student"),
@@ -223,7 +225,7 @@ def _run_phase(objective: PhaseLoss, shop: Workshop, link: Link, student: Classi
         train=shop.training(spec, recipe.seed, cache_for(recipe, link.teacher)),
         validation=None,
         spec=spec,
-        setup=setup.choose(spec, shop.device),
+        setup=shop.decide(spec),
         folder=folder,
         label=f"{link.role}: {phase.name}",
     )

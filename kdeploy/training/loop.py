@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,9 @@ def fit(
 ) -> Fitted:
     """Train `network` in place for `spec.epochs` epochs and return its history.
 
+    Where `setup` has several processes, each calls this with its share of the same batches, and all end with the same
+    weights; the first of them writes the files.
+
     Checkpoints are written to `folder` at the beginning, after each epoch and inside of them; where one is found,
     training goes on from it. The order of samples and their augmentation depend on the seed of `train`, the epoch
     and the batch alone, so that what follows an interruption equals what would have followed without it.
@@ -63,8 +66,10 @@ def fit(
     Raises UserError where loss, gradient or weights become NaN or infinite, where memory runs out and where a
     checkpoint cannot be written; the checkpoint before is kept.
     """
-    setup.place(network)
-    setup.place(objective)
+    for module in (network, objective):
+        if spec.sync_batchnorm:
+            setup.synchronise(module)
+        setup.place(module)
     with _memory_errors(label, spec), float32_gradients([network, objective], setup):
         training = _Training(network, objective, train, validation, spec, setup, folder, label)
         return training.fit()
@@ -89,16 +94,18 @@ class _Training:
         self.validation = validation
         self.spec = spec
         self.setup = setup
+        self.processes = setup.processes
         self.folder = folder
         self.label = label
         self.steps = Steps(network, objective, train, spec, setup)
-        self.progress = state.Progress(network, objective, self.steps.optimizer, folder)
+        self.progress = state.Progress(network, objective, self.steps.optimizer, folder, setup.processes)
         self.pace = state.Pace(spec.checkpoint_steps)
         self.history: list[EpochMetrics] = []
 
     def fit(self) -> Fitted:
         position = self._begin()
-        with _tensorboard(self.folder) as board, events.task(self.label, len(self.train) * self.spec.epochs) as bar:
+        board_of_first = _tensorboard(self.folder) if self.processes.first else nullcontext(_no_board)
+        with board_of_first as board, events.task(self.label, len(self.train) * self.spec.epochs) as bar:
             bar.advance(len(self.train) * len(self.history) + position.batch)
             for epoch in range(len(self.history), self.spec.epochs):
                 metrics = self._epoch(epoch, position, bar)
@@ -109,8 +116,9 @@ class _Training:
                     bar.advance(0, validation=f"{score:.1%}")
                 self.history.append(metrics)
                 self._save(chosen=_best(self.history) == epoch)
-                state.write_metrics(self.folder, self._lines())
+                self._write_metrics()
                 board(metrics)
+        state.same_generators(self.processes)
         return Fitted(tuple(self.history), _best(self.history), self.progress.chosen)
 
     def _begin(self) -> state.Position:
@@ -122,36 +130,54 @@ class _Training:
             return position
         batch = f", batch {position.batch} of {len(self.train)}" if position.batch else ""
         events.say(f"{self.label}: continues after epoch {len(self.history)} of {self.spec.epochs}{batch}")
-        state.write_metrics(self.folder, position.history)
+        self._write_metrics()
         return position
 
     def _epoch(self, epoch: int, position: state.Position, bar: events.Progress) -> EpochMetrics:
         """The epoch from `position` on."""
         self.steps.training_mode()
         totals = Totals(self.setup.device)
-        totals.load_state_dict(position.totals)
+        if self.processes.first:
+            totals.load_state_dict(position.totals)
         started = looked = time.monotonic()
         before_s = position.totals.get("seconds", 0.0)
-        shown, seen = position.batch, totals.seen
+        shown, seen = position.batch, totals.over(self.processes).seen
         for number, batch in enumerate(self.train.epoch(epoch, position.batch), position.batch):
             step, good = self.steps.take(batch, epoch, number)
-            totals.add(step, batch.main_labels, good)
+            totals.add(step, batch.main_labels, good, counts=bool(batch.sizes) or self.processes.first)
             done, last = number + 1, number + 1 == len(self.train)
-            due = not last and self.pace.due(epoch * len(self.train) + done)
-            if done % _SHOW_EVERY == 0 or last or due or time.monotonic() - looked > _SHOW_AFTER_S:
-                self._require_finite(totals, epoch, number, weights=last or due)
+            often = done % _SHOW_EVERY == 0 or last
+            due = not last and self._due(epoch * len(self.train) + done, often)
+            if often or due or self._waited(looked):
+                whole = totals.over(self.processes)
+                self._require_finite(whole, epoch, number, weights=last or due)
                 looked = time.monotonic()
-                bar.advance(done - shown, **_figures(totals, (totals.seen - seen) / (looked - started)))
+                bar.advance(done - shown, **_figures(whole, (whole.seen - seen) / (looked - started)))
                 shown = done
             if due:
-                self._save(done, {**totals.state_dict(), "seconds": before_s + looked - started})
-        self._report_skipped(totals, epoch)
+                self._save(done, {**whole.state_dict(), "seconds": before_s + looked - started})
+        whole = totals.over(self.processes)
+        self._report_skipped(whole, epoch)
         rate = self.steps.rate(epoch, len(self.train) - 1)
-        return totals.metrics(epoch, lr=rate, seconds=before_s + time.monotonic() - started)
+        return whole.metrics(epoch, lr=rate, seconds=before_s + time.monotonic() - started)
+
+    def _due(self, step: int, often: bool) -> bool:
+        """Whether to write a checkpoint after this step. Several processes go by one clock, and ask it less often."""
+        if self.processes.count == 1 or self.spec.checkpoint_steps is not None:
+            return self.pace.due(step)
+        return often and self.processes.from_first(self.pace.due(step))
+
+    def _waited(self, looked: float) -> bool:
+        """Whether it is time for another look; several processes look after the same steps, whatever their clocks."""
+        return self.processes.count == 1 and time.monotonic() - looked > _SHOW_AFTER_S
 
     def _save(self, batch: int = 0, totals: dict[str, Any] | None = None, *, chosen: bool = False) -> None:
         with self.pace.writing():
             self.progress.save(state.Position(self._lines(), batch, totals or {}), chosen=chosen)
+
+    def _write_metrics(self) -> None:
+        if self.processes.first:
+            state.write_metrics(self.folder, self._lines())
 
     def _lines(self) -> list[dict[str, Any]]:
         return [asdict(line) for line in self.history]
@@ -205,6 +231,10 @@ def _best(history: list[EpochMetrics]) -> int:
     """The epoch with the best validation accuracy, the later of equals; the last without validation."""
     scores = [line.validation_accuracy if line.validation_accuracy is not None else 0.0 for line in history]
     return max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch))
+
+
+def _no_board(metrics: EpochMetrics) -> None:
+    return None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.loading import Batch
 from kdeploy.methods.base import Context, Method, Phase
+from kdeploy.training.gathering import Gathering, compared
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.teaching import Teaching
 from kdeploy.training.views import View
@@ -70,7 +71,8 @@ class Distillation(Objective):
     """cross_entropy * CE + sum of weight * method, with a teacher that is not trained.
 
     teaching: what the teacher says of a batch; it is no module, so that neither the optimiser nor a checkpoint
-    can hold the teacher. view: how the methods see the student.
+    can hold the teacher. view: how the methods see the student. gathering: for methods that compare samples, where
+    several processes have a part of each batch; None: they compare those of a part.
 
     Where a method asks for rotated views, both networks are run on four rows an image; cross-entropy, accuracy and the
     methods that ask for none are given the unturned rows.
@@ -84,6 +86,7 @@ class Distillation(Objective):
         *,
         view: View,
         label_smoothing: float = 0.0,
+        gathering: Gathering | None = None,
     ) -> None:
         super().__init__()
         self.methods = nn.ModuleList(method for method, _ in methods)
@@ -91,6 +94,7 @@ class Distillation(Objective):
         self._teaching = teaching
         self._view = view
         self._rotations = asked([method.needs for method, _ in methods])
+        self._gathering = gathering
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
@@ -106,9 +110,9 @@ class Distillation(Objective):
             loss = label_loss(logits, batch, self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
-            ours = rows_for(method.needs, seen[number], self._rotations)
-            theirs = rows_for(method.needs, taught[number], self._rotations)
-            for name, value in method.terms(ours, theirs, batch.labels, context).items():
+            both = [rows_for(method.needs, of_one[number], self._rotations) for of_one in (seen, taught)]
+            (ours, theirs), labels, its = compared(self._gathering, method.needs, both, batch, context)
+            for name, value in method.terms(ours, theirs, labels, its).items():
                 terms[name if name not in terms else f"{number}/{name}"] = weight * value
         return Step(torch.stack(list(terms.values())).sum(), terms, logits)
 

@@ -11,6 +11,7 @@ from torch import nn
 from kdeploy.loading import Batch
 from kdeploy.methods.base import Context, Method
 from kdeploy.models.classifier import Classifier
+from kdeploy.training.gathering import Gathering, compared
 from kdeploy.training.objective import Objective, Step, label_loss
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.views import View
@@ -21,7 +22,7 @@ class MutualLearning(Objective):
 
     The network that the loop trains is the first peer, and logits and accuracy are its. The others are part of the
     objective, so that they are trained by the same optimiser and kept in the same checkpoint.
-    view, views: how the methods see the first peer, and the others by role.
+    view, views: how the methods see the first peer, and the others by role. gathering: as in `Distillation`.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class MutualLearning(Objective):
         view: View,
         views: Mapping[str, View],
         label_smoothing: float = 0.0,
+        gathering: Gathering | None = None,
     ) -> None:
         super().__init__()
         self.peers = nn.ModuleDict(peers)
@@ -40,6 +42,7 @@ class MutualLearning(Objective):
         self._weighted = tuple(methods)
         self._views = (view, *(views[role] for role in peers))
         self._rotations = asked([method.needs for method, _ in methods])
+        self._gathering = gathering
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
@@ -57,6 +60,7 @@ class MutualLearning(Objective):
                 terms[f"cross_entropy/{role}"] = self.cross_entropy * loss
         for number, (method, weight) in enumerate(self._weighted):
             outputs = [rows_for(method.needs, of_peer[number], self._rotations) for of_peer in seen]
-            for name, value in method.peer_terms(outputs, batch.labels, context).items():
+            given, labels, its = compared(self._gathering, method.needs, outputs, batch, context)
+            for name, value in method.peer_terms(given, labels, its).items():
                 terms[name if name not in terms else f"{number}/{name}"] = weight * value
         return Step(torch.stack(list(terms.values())).sum(), terms, logits[0])

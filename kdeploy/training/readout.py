@@ -16,7 +16,7 @@ from torch import nn
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.taps import find_classifier
 from kdeploy.recipe.schema import TrainSpec
-from kdeploy.training import loop, setup
+from kdeploy.training import loop
 from kdeploy.training.objective import Readout
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def read_out(shop: Workshop, role: str, classifier: Classifier, spec: TrainSpec,
             train=shop.training(spec, seed),
             validation=shop.validation(),
             spec=spec,
-            setup=setup.choose(spec, shop.device),
+            setup=shop.decide(spec),
             folder=shop.networks / role / "readout",
             label=f"{role}: readout",
         )

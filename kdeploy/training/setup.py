@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,20 +14,19 @@ from kdeploy import events
 from kdeploy.errors import Unavailable, UserError
 from kdeploy.machine import instruction_sets
 from kdeploy.recipe.schema import TrainSpec
-
-# Fabric says at each start what `events.decided` has said already, with its reason.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+from kdeploy.training.processes import ALONE, Processes
 
 _BFLOAT16_ON_CPU = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The decisions of one training."""
+    """The decisions of one training. fabric: this process's own device; processes: all that train together."""
 
     fabric: Fabric
     precision: Literal["float32", "bfloat16"]
     channels_last: bool
+    processes: Processes = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -39,6 +37,11 @@ class Setup:
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module.to(self.device)
+
+    def synchronise(self, module: nn.Module) -> None:
+        """Exchange the batch norms in a module for those that see all processes' parts of a batch."""
+        if self.processes.count > 1:
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
 
     def images(self, images: torch.Tensor) -> torch.Tensor:
         """Bring images `[B, C, H, W]` into the memory layout chosen."""
@@ -67,18 +70,26 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(device.type, device.index or 0) if device.type == "cuda" else device
 
 
-def choose(spec: TrainSpec, device: torch.device) -> Setup:
-    """Decide precision and layout for this device and open Lightning Fabric on it."""
+def choose(spec: TrainSpec, device: torch.device, processes: Processes = ALONE) -> Setup:
+    """Decide precision and layout for this device and open Lightning Fabric on it.
+
+    Raises UserError for synchronised batch norm between processes on a CPU.
+    """
+    if spec.sync_batchnorm and processes.count > 1 and device.type == "cpu":
+        raise UserError(
+            "sync_batchnorm is true, and synchronised batch norm has no CPU form: set it to false, or take a network "
+            "with GroupNorm."
+        )
     precision = _choose_precision(spec, device)
     channels_last = _choose_layout(spec, device, precision)
-    threads = len(os.sched_getaffinity(0))
+    threads = max(1, len(os.sched_getaffinity(0)) // processes.on_this_machine)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
         events.decided("threads", threads, "the cores that this process may use")
     plugin: Any = "bf16-mixed" if precision == "bfloat16" else "32-true"
     devices: Any = [device.index] if device.type == "cuda" else 1
     fabric = Fabric(accelerator=device.type, devices=devices, precision=plugin)
-    return Setup(fabric, precision, channels_last)
+    return Setup(fabric, precision, channels_last, processes)
 
 
 def _choose_precision(spec: TrainSpec, device: torch.device) -> Literal["float32", "bfloat16"]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from kdeploy import artifacts, events
 from kdeploy.errors import UserError
+from kdeploy.training.processes import ALONE, Processes
 
 STATE = "state.pt"
 BEFORE = "state-before.pt"
@@ -86,16 +87,25 @@ class Pace:
 
 
 class Progress:
-    """What changes while a network is trained, saved whole."""
+    """What changes while a network is trained, saved whole.
+
+    Several processes hold the same, but for their random generators: the first one writes and reads the files.
+    """
 
     def __init__(
-        self, network: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
+        self,
+        network: nn.Module,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        folder: Path,
+        processes: Processes = ALONE,
     ) -> None:
         self.network = network
         self.objective = objective
         self.optimizer = optimizer
         self.path = folder / STATE
         self.before = folder / BEFORE
+        self.processes = processes
         self.chosen: dict[str, Tensor] = {}
 
     def save(self, position: Position, *, chosen: bool = False) -> None:
@@ -105,7 +115,13 @@ class Progress:
         """
         if chosen:
             self.chosen = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-        content = {
+        content = self._content(position, self.processes.all(_generators()))
+        if self.processes.first:
+            self._write(content)
+
+    def _content(self, position: Position, generators: list[dict[str, Any]]) -> dict[str, Any]:
+        """All of it; generators: of each process, the first one's at least."""
+        return {
             "network": self.network.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -113,8 +129,11 @@ class Progress:
             "history": position.history,
             "batch": position.batch,
             "totals": position.totals,
-            "generators": _generators(),
+            "generators": generators[0],
+            "others": generators[1:],
         }
+
+    def _write(self, content: dict[str, Any]) -> None:
         try:
             with artifacts.atomic_path(self.path) as temporary:
                 temporary.write_bytes(_hashed(content))
@@ -128,14 +147,31 @@ class Progress:
     def load(self) -> Position:
         """Take up the newest checkpoint that is whole, and say where it is; at the beginning where there is none.
 
-        Each that is damaged, or of another network, is warned of and removed.
+        Each that is damaged, or of another network, is warned of and removed. The other processes take up what the
+        first one has then; a process that no checkpoint knows draws by a seed of its own.
         """
+        if self.processes.count == 1:
+            return self._find()[0]
+        position, others = self._find() if self.processes.first else (Position(), [])
+        sent = self._content(position, [_generators(), *others]) if self.processes.first else {}
+        raw = self.processes.from_first(bytes(_hashed(sent)))
+        if not self.processes.first:
+            position, others = self._take(_content_of(memoryview(raw)))
+            rank = self.processes.rank
+            if rank <= len(others):
+                _set_generators(others[rank - 1])
+            else:
+                seed_everything((torch.initial_seed() + rank) % 2**32)
+        return position
+
+    def _find(self) -> tuple[Position, list[dict[str, Any]]]:
+        """Where the newest whole checkpoint is, which is taken up, and the generators of the other processes."""
         begin = copy.deepcopy((self.network.state_dict(), self.objective.state_dict(), self.optimizer.state_dict()))
         for path, instead in ((self.path, "the one before it is used"), (self.before, "this training starts again")):
             if not path.exists():
                 continue
             try:
-                position = self._take_up(path)
+                position, others = self._take(_content_of(memoryview(path.read_bytes())))
             except PermissionError:
                 raise
             except _DAMAGE as error:
@@ -146,17 +182,16 @@ class Progress:
                 continue
             if path == self.before:
                 path.replace(self.path)  # or the next to be saved would push it out
-            return position
-        return Position()
+            return position, others
+        return Position(), []
 
-    def _take_up(self, path: Path) -> Position:
-        content = _read(path)
+    def _take(self, content: dict[str, Any]) -> tuple[Position, list[dict[str, Any]]]:
         position = Position(content["history"], content["batch"], content["totals"])
-        chosen, generators = content["chosen"], content["generators"]
+        chosen, generators, others = content["chosen"], content["generators"], content.get("others", [])
         self._restore(content["network"], content["objective"], content["optimizer"])
         _set_generators(generators)
         self.chosen = chosen
-        return position
+        return position, others
 
     def _restore(self, network: dict[str, Any], objective: dict[str, Any], optimizer: dict[str, Any]) -> None:
         self.network.load_state_dict(network)
@@ -172,9 +207,8 @@ def _hashed(content: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint whose hash is right."""
-    raw = memoryview(path.read_bytes())
+def _content_of(raw: memoryview) -> dict[str, Any]:
+    """The content of a checkpoint, whose hash must be right."""
     archive, digest = raw[:-_HASH_BYTES], raw[-_HASH_BYTES:]
     if hashlib.sha256(archive).hexdigest().encode() != digest:
         raise ValueError("its SHA-256 is not what it was when it was written")
@@ -207,6 +241,13 @@ def _set_generators(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
     if states["mps"] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
+
+
+def same_generators(processes: Processes) -> None:
+    """Let all processes go on with the random generators of the first: what they make next is the same."""
+    states = processes.from_first(_generators() if processes.first else None)
+    if states is not None and not processes.first:
+        _set_generators(states)
 
 
 def there(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from kdeploy.training import state
 from kdeploy.training.nonfinite import Skipping, all_finite, culprits
 from kdeploy.training.objective import Objective, Step
 from kdeploy.training.optim import learning_rate, make_optimizer
+from kdeploy.training.reduction import Reduction
 from kdeploy.training.setup import Setup
 
 _SHOWN_IMAGES = 8
@@ -33,6 +34,7 @@ class Steps:
         optimizer = make_optimizer(self.parameters, spec)
         self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
         self.model, self.optimizer = setup.fabric.setup(network, optimizer, move_to_device=False)
+        self._reduce = Reduction([network, objective], self.parameters, setup.processes)
         self.objective = objective
         self.train = train
         self._spec = spec
@@ -51,7 +53,8 @@ class Steps:
     ) -> tuple[Step, Tensor | None]:
         """One step on batch `number` of an epoch; with `nonfinite: skip` also whether it counts, a bool on the device.
 
-        look: called between backward pass and optimiser step, while the graph is still there.
+        look: called between backward pass and optimiser step, while the graph is still there; what it sees are the loss
+        and gradients of this process.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(epoch, number)
@@ -63,12 +66,20 @@ class Steps:
         with self._setup.fabric.autocast():
             step = self.objective(self.model, replace(batch, images=self._setup.images(batch.images)), context)
         self.optimizer.zero_grad(set_to_none=True)
-        self._setup.fabric.backward(step.loss, retain_graph=look is not None)
-        good = self._skipping.judge(step.loss) if self._skipping else None
-        if look is not None:
-            look(step)
+        whole = self._backward(step, batch, look)
+        good = self._skipping.judge(whole) if self._skipping else None
         self.optimizer.step()
         return step, good
+
+    def _backward(self, step: Step, batch: Batch, look: Callable[[Step], None] | None) -> Tensor:
+        """Leave the gradients of the mean over the whole batch, whoever has its parts, and return the loss of it."""
+        processes = self._setup.processes
+        several, weight = processes.count > 1, processes.weight(batch)
+        loss = step.loss * weight if several else step.loss
+        self._setup.fabric.backward(loss, retain_graph=look is not None)
+        if look is not None:
+            look(step)
+        return self._reduce(step.loss, weight) if several else step.loss
 
     def what_broke(self, progress: state.Progress, epoch: int, until: int, folder: Path) -> UserError | None:
         """Repeat this epoch from its last checkpoint to batch `until` with a look at each step; the error to raise.
@@ -78,6 +89,7 @@ class Steps:
         """
         position = progress.load()
         self.training_mode()
+        processes = self._setup.processes
         found: list[str] = []
 
         def look(step: Step) -> None:
@@ -88,16 +100,20 @@ class Steps:
             if number > until:
                 break
             self.take(batch, epoch, number, look)
-            if not found and not all_finite(self.parameters):
-                found.append("a weight")
-            if found:
-                return self._error(found, epoch, number, batch.index.tolist(), folder)
+            told = processes.all((found, batch.index.tolist()))
+            what = list(dict.fromkeys(name for names, _ in told for name in names))
+            images = list(dict.fromkeys(image for names, part in told if names or not what for image in part))
+            if not what and not all_finite(self.parameters):
+                what = ["a weight"]
+            if what:
+                return self._error(what, epoch, number, images, folder)
         return None
 
     def _error(self, what: list[str], epoch: int, number: int, images: list[int], folder: Path) -> UserError:
         step = epoch * len(self.train) + number + 1
         content = {"epoch": epoch + 1, "batch": number + 1, "step": step, "what": what, "images": images}
-        artifacts.write_json(folder / state.NONFINITE, {"schema_version": 1, **content})
+        if self._setup.processes.first:
+            artifacts.write_json(folder / state.NONFINITE, {"schema_version": 1, **content})
         shown = ", ".join(map(str, images[:_SHOWN_IMAGES]))
         more = f" and {len(images) - _SHOWN_IMAGES} more" if len(images) > _SHOWN_IMAGES else ""
         return UserError(

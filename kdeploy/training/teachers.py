@@ -48,7 +48,7 @@ def require_above_chance(teacher: Classifier, shop: Workshop, what: str, *, reme
 
     A teacher well above chance whose classes would fit better in another order is a warning.
     """
-    decided = setup.choose(TrainSpec(), shop.device)
+    decided = shop.decide(TrainSpec())
     decided.place(teacher)
     logits, labels = predict(teacher, shop.validation(), decided)
     order = None if teacher.class_map is None else teacher.class_map.tolist()

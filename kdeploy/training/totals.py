@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdeploy.training.objective import Step
+from kdeploy.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,33 @@ class Totals:
         self.correct = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
 
-    def add(self, step: Step, labels: Tensor, good: Tensor | None) -> None:
-        """Add a batch; one that is not `good` (a bool on the device; None: all are) only counts as skipped."""
-        size = len(labels)
+    def add(self, step: Step, labels: Tensor, good: Tensor | None, *, counts: bool = True) -> None:
+        """Add a batch; one that is not `good` (a bool on the device; None: all are) only counts as skipped.
+
+        counts: False for a batch whose samples another process counts.
+        """
+        size = len(labels) if counts else 0
         self.seen += size
         self.count += size if good is None else size * good
         self.loss += _where(good, step.loss.detach()) * size
-        self.correct += _where(good, (step.logits.detach().argmax(dim=1) == labels).sum())
+        self.correct += _where(good, (step.logits.detach().argmax(dim=1) == labels).sum()) * counts
         for name, value in step.terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros_like(self.loss)) + _where(good, value.detach()) * size
         if good is not None:
             self.skipped += ~good
+
+    def over(self, processes: Processes) -> Totals:
+        """The sums over all processes; what was skipped is the same in each."""
+        if processes.count == 1:
+            return self
+        whole = Totals(self.loss.device)
+        sums = torch.stack([self.loss, self.correct, *self.terms.values()]).double()
+        counts = torch.stack([self.count.double(), self.count.new_tensor(self.seen).double()])
+        loss, correct, *terms, count, seen = processes.add(torch.cat([sums, counts]))
+        whole.loss, whole.correct, whole.count = loss.float(), correct.float(), count.long()
+        whole.terms = dict(zip(self.terms, (term.float() for term in terms), strict=True))
+        whole.seen, whole.skipped = int(seen.item()), self.skipped
+        return whole
 
     def finite(self) -> bool:
         """Whether no batch so far had a loss that is NaN or infinite: its sum would be so, too."""

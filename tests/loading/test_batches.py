@@ -131,3 +131,36 @@ def test_evaluation_goes_through_in_order() -> None:
         assert torch.cat([part.labels for part in parts]).tolist() == source.labels.tolist()
         np.testing.assert_allclose(parts[2].images[1, 2, 3, 4].item(), source.images[21, 3, 4, 2] / 255, rtol=1e-6)
     assert len(evaluation) == 3
+
+
+def shares(processes: int, *, count: int = 23, batch: int = 5) -> list[TrainBatches]:
+    views = Views(TensorSet.from_images(image_set(count), "cpu"), AugmentSpec(crop=2, flip=True), seed=3)
+    return [TrainBatches(views, batch=batch, seed=3, share=(rank, processes)) for rank in range(processes)]
+
+
+@pytest.mark.parametrize(("processes", "batch"), [(2, 5), (3, 8), (4, 9)])
+def test_the_parts_of_several_processes_are_the_batches_of_one(processes: int, batch: int) -> None:
+    (alone,) = shares(1, batch=batch)
+    for whole, *parts in zip(alone.epoch(1), *(each.epoch(1) for each in shares(processes, batch=batch)), strict=True):
+        if len(whole) < 2 * processes:  # too few to be shared: all have it whole, and say so
+            assert all(same(part, whole) and part.sizes == () for part in parts)
+            continue
+        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert torch.equal(torch.cat([part.index for part in parts]), whole.index)
+        assert all(part.sizes == tuple(len(each) for each in parts) for part in parts)
+        assert min(len(part) for part in parts) >= 2
+
+
+def test_batches_that_cannot_be_shared_are_refused() -> None:
+    with pytest.raises(UserError, match="cannot be shared by 3 processes"):
+        shares(3, batch=5)
+
+
+@pytest.mark.parametrize(("count", "processes"), [(23, 2), (7, 3), (2, 3)])
+def test_evaluation_counts_each_image_once(count: int, processes: int) -> None:
+    data = TensorSet.from_images(image_set(count), "cpu")
+    shared = [EvalBatches(data, batch=4, share=(rank, processes)) for rank in range(processes)]
+    parts = [list(batches) for batches in shared]
+    assert [len(batches) for batches in shared] == [len(part) for part in parts]
+    seen = torch.cat([batch.index for part in parts for batch in part])
+    assert seen.tolist() == list(range(count))

@@ -84,6 +84,10 @@ def not_a_network(classes: int, channels: int) -> str:
     return "a string"
 
 
+def of_classes_alone(classes: int) -> torch.nn.Module:
+    return torch.nn.Linear(1, classes)
+
+
 def test_a_python_factory_gets_classes_channels_and_options():
     spec = NetworkSpec(model=f"python:{__name__}:factory", options={"hidden": 6})
     network = models.create(spec, classes=7, channels=1)
@@ -91,5 +95,7 @@ def test_a_python_factory_gets_classes_channels_and_options():
     assert network[0].out_channels == 6
     with pytest.raises(UserError, match=r"no option 'hiden'\. Did you mean 'hidden'"):
         models.create(NetworkSpec(model=spec.model, options={"hiden": 6}), classes=7)
+    with pytest.raises(UserError, match="must take channels as a keyword"):
+        models.create(NetworkSpec(model=f"python:{__name__}:of_classes_alone"), classes=7)
     with pytest.raises(UserError, match="returned a str"):
         models.create(NetworkSpec(model=f"python:{__name__}:not_a_network"), classes=7)

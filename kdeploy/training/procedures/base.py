@@ -22,7 +22,9 @@ from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, NormalizeSpe
 from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup, state
 from kdeploy.training.evaluate import accuracy, predict
+from kdeploy.training.gathering import Gathering
 from kdeploy.training.objective import CrossEntropy, Objective
+from kdeploy.training.processes import ALONE, Processes
 from kdeploy.training.readout import read_out
 
 
@@ -53,7 +55,10 @@ class Procedure(Protocol):
 
 @dataclass
 class Workshop:
-    """What a job works with: the recipe, the data, the device, and the networks finished before it."""
+    """What a job works with: the recipe, the data, the device, and the networks finished before it.
+
+    Where several processes train, each has a workshop and does the same jobs; the first of them writes the files.
+    """
 
     recipe: Recipe
     base: Path
@@ -61,6 +66,7 @@ class Workshop:
     networks: Path
     splits: Splits
     device: torch.device
+    processes: Processes = ALONE
     _tensors: dict[str, Samples] = field(default_factory=dict)
 
     @cached_property
@@ -94,6 +100,25 @@ class Workshop:
         classifier.eval().requires_grad_(False)
         return classifier
 
+    def decide(self, spec: TrainSpec) -> setup.Setup:
+        """How to compute, decided for this training."""
+        return setup.choose(spec, self.device, self.processes)
+
+    def gathering(self, distill: LinkSpec) -> Gathering | None:
+        """What shows whole batches to methods that compare samples; None where the recipe wants them to see parts.
+
+        Raises UserError for a method that cannot.
+        """
+        if distill.gather:
+            return Gathering(self.processes)
+        for spec, (method, _) in zip(distill.methods, weighted_methods(distill), strict=True):
+            if method.needs.whole_batch == "must" and self.processes.count > 1:
+                raise UserError(
+                    f"{spec.method} keeps a memory of samples, which must be the same in all {self.processes.count} "
+                    "processes: leave distill.gather at true."
+                )
+        return None
+
     def tensors(self, split: str) -> Samples:
         """A split for the device, made once: as tensors, or streamed where its images are not held in memory."""
         if split not in self._tensors:
@@ -111,15 +136,16 @@ class Workshop:
         return Views(self.tensors("train"), augment, seed=drawn, count=count, mean=mean)
 
     def training(self, spec: TrainSpec, seed: int, cache: CacheSpec | None = None) -> TrainBatches:
-        """Augmented training batches; their order depends on the seed alone."""
-        return TrainBatches(self.views(seed, cache), batch=spec.batch, seed=seed)
+        """Augmented training batches, this process's part of them; their order depends on the seed alone."""
+        return TrainBatches(self.views(seed, cache), batch=spec.batch, seed=seed, share=self.processes.share)
 
     def validation(self) -> EvalBatches:
-        return EvalBatches(self.tensors("validation"))
+        """This process's part of the validation images."""
+        return EvalBatches(self.tensors("validation"), share=self.processes.share)
 
     def score(self, classifier: nn.Module, spec: TrainSpec) -> float:
         """Accuracy on validation."""
-        decided = setup.choose(spec, self.device)
+        decided = self.decide(spec)
         decided.place(classifier)
         return accuracy(*predict(classifier, self.validation(), decided))
 
@@ -148,7 +174,7 @@ class Workshop:
         `<role>-chosen` (or `<role>-last`), so that both can be measured.
         """
         folder = self.networks / role
-        decided = setup.choose(spec, self.device)
+        decided = self.decide(spec)
         fitted = loop.fit(
             classifier,
             objective,
@@ -162,10 +188,12 @@ class Workshop:
         if readout is not None:
             then = read_out(self, role, classifier, readout, seed)
             fitted = loop.joined(fitted, then)
-            loop.write_metrics(folder, fitted)
+            if self.processes.first:
+                loop.write_metrics(folder, fitted)
             spec = readout
-        for stale in folder.glob(f"{role}-*.*"):
-            stale.unlink()
+        if self.processes.first:
+            for stale in folder.glob(f"{role}-*.*"):
+                stale.unlink()
         last = {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}
         keep_chosen = spec.select == "validation"
         kept, other = (fitted.chosen_weights, last) if keep_chosen else (last, fitted.chosen_weights)
@@ -174,17 +202,22 @@ class Workshop:
             self.save(classifier, role, network_spec, stem=f"{role}-{'last' if keep_chosen else 'chosen'}")
         classifier.load_state_dict(kept)
         agreement = None if teacher is None else self._agreement(classifier, teacher, decided)
+        scores = {peer: self.score(network, spec) for peer, (network, _) in (beside or {}).items()}
+        if not self.processes.first:
+            return
         loop.write_history(folder, fitted, selected=spec.select, teacher_agreement=agreement)
         self.save(classifier, role, network_spec)
         for peer, (network, its_spec) in (beside or {}).items():
             self.save(network, peer, its_spec)
-            ended = {"epoch": len(fitted.metrics) - 1, "validation_accuracy": self.score(network, spec)}
+            ended = {"epoch": len(fitted.metrics) - 1, "validation_accuracy": scores[peer]}
             record = {"epochs": len(fitted.metrics), "last": ended, "chosen": ended, "selected": "last"}
             artifacts.write_json(self.networks / peer / "history.json", {"schema_version": 1, **record})
         state.clear(folder)
 
     def save(self, classifier: Classifier, role: str, spec: NetworkSpec, *, stem: str | None = None) -> None:
         """Write a network alone: weights as safetensors, and a JSON that says how to build it."""
+        if not self.processes.first:
+            return
         height, width, channels = self.splits.shape
         card = {
             "model": spec.model,

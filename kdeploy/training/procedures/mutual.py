@@ -110,6 +110,7 @@ def _made(shop: Workshop) -> tuple[Classifier, dict[str, Classifier], MutualLear
         view=view,
         views=dict(zip(peers, views, strict=True)),
         label_smoothing=recipe.distill.label_smoothing,
+        gathering=shop.gathering(recipe.distill),
     )
     return student, peers, objective
 
