@@ -116,7 +116,7 @@ class EvalBatches:
         return -(-(self._end - self._begin) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        parts = torch.arange(self._begin, self._end).split(self._batch) if len(self) else ()
+        parts = torch.split(torch.arange(self._begin, self._end), self._batch) if len(self) else ()
         for part, images in zip(parts, self._data.batches(parts), strict=True):
             index = part.to(self._data.labels.device)
             yield Batch(images.float().div_(255), self._data.labels[index], index)
