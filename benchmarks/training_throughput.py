@@ -34,7 +34,7 @@ from kdeploy.report.seeds import mean_of
 from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup
 from kdeploy.training.evaluate import accuracy, predict
-from kdeploy.training.objective import Distillation
+from kdeploy.training.objective import Distillation, Lesson
 from kdeploy.training.teacher_cache import open_cache
 from kdeploy.training.teaching import Live
 from kdeploy.training.views import View, survey
@@ -143,7 +143,7 @@ def run(
     teacher.eval().requires_grad_(False)
     if name in OURS:
         return ours(teacher, student, train, validation, spec, seed, cached=OURS[name][0])
-    task = peers.Task(teacher, student, train.images, train.labels, spec, CROP, TEMPERATURE, ALPHA, seed)
+    task = peers.Task(teacher, student, np.asarray(train.images), train.labels, spec, CROP, TEMPERATURE, ALPHA, seed)
     lines = [(seconds, score(student, validation) if validation else None) for seconds in PEERS[name](task)]
     return Timed([seconds for seconds, _ in lines], [found for _, found in lines])
 
@@ -172,7 +172,8 @@ def ours(
         started = time.perf_counter()
         teaching = open_cache(live, theirs_at, needs, views, cache, decided, {"of": "benchmark"}) if cached else live
         cache_s = time.perf_counter() - started
-        objective = Distillation(teaching, [(method, ALPHA)], 1 - ALPHA, view=View(student, ours_at, needs, "student"))
+        lesson = Lesson(teaching, [(method, ALPHA)], View(student, ours_at, needs, "student"))
+        objective = Distillation([lesson], 1 - ALPHA)
         fitted = loop.fit(
             student,
             objective,

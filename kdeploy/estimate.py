@@ -68,7 +68,9 @@ def estimate(recipe: Recipe, folder: Path, seeds: list[int], device: str, *, fre
         own = recipe.model_copy(update={"seed": seed})
         done = _recorded(own, folder / f"seed-{seed}" if seeds else folder, fresh)
         for stage in pipeline.plan(own):
-            shared = stage.name == "networks/teacher" and recipe.teacher is not None and recipe.teacher.seed is not None
+            shared = any(
+                stage.name == f"networks/{role}" and spec.seed is not None for role, spec in recipe.all_teachers.items()
+            )
             if number == 0 or not shared:
                 steps.append(_step(stage, done, timed, recipe, f"seed {seed}: " if seeds else ""))
     known = [step.seconds for step in steps if step.seconds is not None]

@@ -31,6 +31,8 @@ def check(recipe: Recipe, locate: Locate) -> None:
         _at(locate, ("engines", number, "engine"), _engine, engine.engine)
     if recipe.teacher is not None:
         _network(recipe.teacher, ("teacher",), locate)
+    for number, spec in enumerate(recipe.teachers):
+        _network(spec, ("teachers", number), locate)
     _network(recipe.student, ("student",), locate)
     for number, peer in enumerate(recipe.distill.peers):
         _at(locate, ("distill", "peers", number, "model"), models.check, peer.model)

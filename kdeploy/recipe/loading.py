@@ -32,6 +32,7 @@ _PATHS = (
     ("data", "root"),
     ("teacher", "checkpoint"),
     ("teacher", "cache", "folder"),
+    ("teachers", "*", "checkpoint"),
     ("student", "checkpoint"),
     ("distill", "assistants", "*", "checkpoint"),
 )

@@ -31,12 +31,12 @@ class Trained:
 
 def networks(recipe: Recipe) -> list[Trained]:
     """The networks of a run in the order in which they are trained: teacher, alone, assistants, student."""
-    teacher = [] if recipe.teacher is None else [Trained("teacher", recipe.teacher, recipe.teacher.train)]
+    teachers = [Trained(role, spec, spec.train) for role, spec in recipe.all_teachers.items()]
     alone = [Trained("alone", recipe.student, recipe.distill)] if recipe.distill.baseline == "alone" else []
     between = _between(recipe)
     last = between[-1].network if between else recipe.teacher
     student = _linked("student", recipe.student, recipe.distill, last, beside=tuple(recipe.peers.values()))
-    return [*teacher, *alone, *between, student]
+    return [*teachers, *alone, *between, student]
 
 
 def _linked(

@@ -212,6 +212,7 @@ class TeacherSpec(NetworkSpec):
         0, description="The teacher's own seed, so that --seeds shares one teacher; null: the run's."
     )
     cache: CacheSpec | None = Field(None, description="Run the teacher once for each view, and not at every step.")
+    weight: float = Field(1.0, gt=0, description="Several teachers: its part beside that of the others.")
 
     @model_validator(mode="after")
     def _has_weights(self) -> TeacherSpec:
@@ -228,6 +229,8 @@ class MethodSpec(Spec):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+OFFLINE = "offline"
+"""The procedure in which one or several trained teachers teach."""
 MUTUAL = "mutual"
 """The procedure in which networks teach one another, without a trained teacher."""
 ASSISTANTS = "assistants"
@@ -300,7 +303,12 @@ class AssistantSpec(NetworkSpec):
 class DistillSpec(LinkSpec):
     """How the student learns: the procedure, and the link of `LinkSpec` from the network that teaches it."""
 
-    procedure: str = "offline"
+    procedure: str = OFFLINE
+    teaching: Literal["average", "draw"] = Field(
+        "average",
+        description="Several teachers: average adds up what the methods say of each, by its weight; draw takes one "
+        "teacher for each batch, by chance in proportion to its weight.",
+    )
     baseline: Literal["alone", "none"] = Field("alone", description="Train the same student without a teacher as well.")
     peers: tuple[NetworkSpec, ...] = Field(
         (),
@@ -430,6 +438,9 @@ class Recipe(Spec):
     teacher: TeacherSpec | None = Field(
         None, description="Needed by every procedure but mutual, whose networks teach one another."
     )
+    teachers: tuple[TeacherSpec, ...] = Field(
+        (), description="offline only: further teachers beside `teacher`, whose cache is made for all of them."
+    )
     student: NetworkSpec
     distill: DistillSpec = Field(default_factory=lambda: DistillSpec())
     export: ExportSpec = Field(default_factory=lambda: ExportSpec())
@@ -445,6 +456,29 @@ class Recipe(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the engine {twice[0]} is listed twice")
+        return self
+
+    @property
+    def all_teachers(self) -> dict[str, TeacherSpec]:
+        """The trained teachers by role: teacher, teacher-2 and so on."""
+        first = [] if self.teacher is None else [self.teacher]
+        return {
+            "teacher" if number == 1 else f"teacher-{number}": spec
+            for number, spec in enumerate([*first, *self.teachers], 1)
+        }
+
+    @model_validator(mode="after")
+    def _teachers_go_together(self) -> Recipe:
+        several = len(self.all_teachers) > 1
+        if self.teachers and self.distill.procedure != OFFLINE:
+            raise ValueError(f"teachers belong to the procedure {OFFLINE}, and this one is {self.distill.procedure}")
+        if not several and (self.distill.teaching != "average" or (self.teacher and self.teacher.weight != 1)):
+            raise ValueError("distill.teaching and teacher.weight are for several teachers: add `teachers`")
+        if any(spec.cache is not None for spec in self.teachers):
+            raise ValueError("the cache of `teacher` is made for all teachers: leave it out of teachers")
+        made = [spec.model_dump_json(exclude={"weight", "cache"}) for spec in self.all_teachers.values()]
+        if len(set(made)) < len(made):
+            raise ValueError("two of the teachers would be the same network: give one a seed of its own")
         return self
 
     @property

@@ -17,7 +17,8 @@ from kdeploy.methods.base import Method, Needs
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec, part
 from kdeploy.training import loop, setup, teachers
-from kdeploy.training.objective import Distillation, PhaseLoss
+from kdeploy.training.ensemble import together
+from kdeploy.training.objective import Distillation, Lesson, PhaseLoss
 from kdeploy.training.procedures.base import Workshop, cross_entropy_weight, weighted_methods
 from kdeploy.training.rotations import asked
 from kdeploy.training.teacher_cache import open_cache
@@ -29,8 +30,9 @@ from kdeploy.training.views import Tapped, View, survey
 class Link:
     """One network learning from another.
 
-    role: the network that learns; network: how it is made; teacher: the role that teaches it, finished before;
-    distill: how; start: the role whose weights it starts from, None where it starts as it is made.
+    role: the network that learns; network: how it is made; teacher: the role that teaches it, finished before, which
+    stands for all trained teachers where there are several; distill: how; start: the role whose weights it starts from,
+    None where it starts as it is made.
     """
 
     role: str
@@ -40,9 +42,17 @@ class Link:
     start: str | None = None
 
 
+def taught_by(recipe: Recipe, link: Link) -> dict[str, float]:
+    """The roles that teach in a link, each with its share of the teaching; the shares add up to 1."""
+    if link.teacher != "teacher":
+        return {link.teacher: 1.0}
+    total = sum(spec.weight for spec in recipe.all_teachers.values())
+    return {role: spec.weight / total for role, spec in recipe.all_teachers.items()}
+
+
 def cache_for(recipe: Recipe, teacher: str) -> CacheSpec | None:
-    """The cache that a network reads which learns from this role: the teacher's own, an assistant has none."""
-    return recipe.teacher.cache if recipe.teacher is not None and teacher == "teacher" else None
+    """The cache that a network reads which learns from this role: the teachers' own, an assistant has none."""
+    return recipe.teacher.cache if recipe.teacher is not None and teacher in recipe.all_teachers else None
 
 
 def cache_of(recipe: Recipe, teacher: str) -> dict[str, Any]:
@@ -54,41 +64,34 @@ def cache_of(recipe: Recipe, teacher: str) -> dict[str, Any]:
 def rehearse(shop: Workshop, teacher: Classifier, links: Sequence[Link]) -> None:
     """Build what each link's training needs, so that what does not fit is said before any training."""
     made = {"teacher": teacher}
+    for role, spec in shop.recipe.all_teachers.items():
+        if role not in made:
+            made[role] = shop.make(spec, shop.recipe.seed)
     for link in links:
         student = made[link.role] = shop.make(link.network, shop.recipe.seed)
-        chosen = [method for method, _ in weighted_methods(link.distill)]
-        ours, theirs = _survey(shop, link, student, made[link.teacher], chosen)
-        for method in chosen:
-            method.build(ours.shapes, theirs.shapes)
+        for role in taught_by(shop.recipe, link):
+            chosen = [method for method, _ in weighted_methods(link.distill)]
+            ours, theirs = _survey(shop, link, student, made[role], chosen)
+            for method in chosen:
+                method.build(ours.shapes, theirs.shapes)
 
 
 def learn(shop: Workshop, link: Link) -> None:
-    """A network from the labels and the one that teaches it; the student's starts and sees what it does alone."""
+    """A network from the labels and what teaches it; the student's starts and sees what it does alone."""
     recipe, distill = shop.recipe, link.distill
-    teacher = shop.load(link.teacher)
-    if link.teacher == "teacher":
-        teachers.require_above_chance(teacher, shop, "the teacher")
-    else:
-        remedy = "Train it longer, or, where its loss never reaches its last linear layer, give its link a readout."
-        teachers.require_above_chance(teacher, shop, link.teacher, remedy=remedy)
+    shares = taught_by(recipe, link)
+    taught = {role: _teacher(shop, role) for role in shares}
     classifier = shop.make(link.network, recipe.seed)
     if link.start is not None:
         classifier.load_state_dict(shop.load(link.start).state_dict())
-    weighted = weighted_methods(distill)
-    chosen = [method for method, _ in weighted]
-    needs = [method.needs for method in chosen]
-    ours, theirs = _survey(shop, link, classifier, teacher, chosen)
-    decided = shop.decide(distill)
-    decided.place(teacher)
-    student_net = classifier
-    for number, method in enumerate(chosen):
-        _prepare(method, shop, link, teacher, classifier, ours, theirs, prefix=f"phase-{number}")
-        student_net = _deployed(method, student_net, teacher, ours, theirs)
+    student_net, lessons = classifier, []
+    for role, teacher in taught.items():
+        lesson, student_net = _lesson(shop, link, role, teacher, classifier, student_net, shares[role])
+        lessons.append(lesson)
     objective = Distillation(
-        _teaching(shop, link, teacher, theirs, needs, decided),
-        weighted,
-        cross_entropy_weight(distill, chosen),
-        view=View(classifier, ours, needs, "student"),
+        lessons,
+        cross_entropy_weight(distill, [method for method, _ in lessons[0].methods]),
+        draw=recipe.seed if len(lessons) > 1 and recipe.distill.teaching == "draw" else None,
         label_smoothing=distill.label_smoothing,
         gathering=shop.gathering(distill),
     )
@@ -99,24 +102,61 @@ def learn(shop: Workshop, link: Link) -> None:
         distill,
         recipe.seed,
         network_spec=link.network,
-        teacher=teacher,
+        teacher=together(taught, shares),
         cache=cache_for(recipe, link.teacher),
         readout=distill.readout,
     )
 
 
+def _teacher(shop: Workshop, role: str) -> Classifier:
+    """A network that is to teach, in evaluation mode and frozen; near chance it is refused."""
+    teacher = shop.load(role)
+    if role in shop.recipe.all_teachers:
+        teachers.require_above_chance(teacher, shop, f"the {role}")
+    else:
+        remedy = "Train it longer, or, where its loss never reaches its last linear layer, give its link a readout."
+        teachers.require_above_chance(teacher, shop, role, remedy=remedy)
+    return teacher
+
+
+def _lesson(
+    shop: Workshop,
+    link: Link,
+    role: str,
+    teacher: Classifier,
+    student: Classifier,
+    deployed: Classifier,
+    share: float,
+) -> tuple[Lesson, Classifier]:
+    """What a teacher has to teach, its methods' phases done; and what `deployed` is with them."""
+    weighted = weighted_methods(link.distill)
+    chosen = [method for method, _ in weighted]
+    needs = [method.needs for method in chosen]
+    ours, theirs = _survey(shop, link, student, teacher, chosen)
+    decided = shop.decide(link.distill)
+    decided.place(teacher)
+    first = role == link.teacher
+    name = "" if first else f"{role}/"
+    for number, method in enumerate(chosen):
+        prefix = f"phase-{number}" if first else f"{role}-phase-{number}"
+        _prepare(method, shop, link, role, teacher, student, ours, theirs, prefix=prefix)
+        deployed = _deployed(method, deployed, teacher, ours, theirs)
+    teaching = _teaching(shop, role, teacher, theirs, needs, decided)
+    return Lesson(teaching, weighted, View(student, ours, needs, "student"), share, name), deployed
+
+
 def _teaching(
-    shop: Workshop, link: Link, teacher: Classifier, theirs: Tapped, needs: Sequence[Needs], decided: setup.Setup
+    shop: Workshop, role: str, teacher: Classifier, theirs: Tapped, needs: Sequence[Needs], decided: setup.Setup
 ) -> Teaching:
     """The teacher itself, or what it said beforehand where the recipe has a cache."""
     live = Live(teacher, View(teacher, theirs, needs, "teacher"))
-    cache = cache_for(shop.recipe, link.teacher)
+    cache = cache_for(shop.recipe, role)
     if cache is None:
         return live
     views = shop.views(shop.recipe.seed, cache)
     made_from = {
-        "weights": sha256_file(shop.networks / "teacher" / "teacher.safetensors"),
-        "card": read_json(shop.networks / "teacher" / "teacher.json"),
+        "weights": sha256_file(shop.networks / role / f"{role}.safetensors"),
+        "card": read_json(shop.networks / role / f"{role}.json"),
         "images": digest(views.data),
         "augment": shop.recipe.data.deciding()["augment"],
         "seed": views.seed,
@@ -161,6 +201,11 @@ def _survey(
 def check(link: Link, recipe: Recipe) -> None:
     """Raise a UserError for a link whose methods, options, cache or lack of a readout do not go together."""
     chosen = [method for method, _ in weighted_methods(link.distill)]
+    for spec, method in zip(link.distill.methods, chosen, strict=True):
+        if method.needs.teacher_classifier and len(taught_by(recipe, link)) > 1:
+            raise UserError(
+                f"{spec.method} borrows the classifier of one teacher, and there are several: leave `teachers` out."
+            )
     _require_readout(link, chosen)
     if cache_for(recipe, link.teacher) is not None and asked([method.needs for method in chosen]) > 1:
         raise UserError(
@@ -190,6 +235,7 @@ def _prepare(
     method: Method,
     shop: Workshop,
     link: Link,
+    role: str,
     teacher: Classifier,
     student: Classifier,
     ours: Tapped,
@@ -203,7 +249,7 @@ def _prepare(
         method.prepare(shop.tensors("train").labels)
     for phase in method.phases():
         objective = PhaseLoss(
-            _teaching(shop, link, teacher, theirs, [method.needs], shop.decide(link.distill)),
+            _teaching(shop, role, teacher, theirs, [method.needs], shop.decide(link.distill)),
             method,
             phase,
             view=View(student, ours, [method.needs], "student"),

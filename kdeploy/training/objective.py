@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeploy.loading import Batch
-from kdeploy.methods.base import Context, Method, Phase
+from kdeploy.loading.seeds import seeded
+from kdeploy.methods.base import Context, Method, Outputs, Phase
 from kdeploy.training.gathering import Gathering, compared
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.teaching import Teaching
@@ -67,12 +70,28 @@ class Readout(CrossEntropy):
         return super().forward(network, batch, context)
 
 
-class Distillation(Objective):
-    """cross_entropy * CE + sum of weight * method, with a teacher that is not trained.
+@dataclass(frozen=True)
+class Lesson:
+    """What one teacher has to teach.
 
-    teaching: what the teacher says of a batch; it is no module, so that neither the optimiser nor a checkpoint
-    can hold the teacher. view: how the methods see the student. gathering: for methods that compare samples, where
-    several processes have a part of each batch; None: they compare those of a part.
+    teaching: what it says of a batch; it is no module, so that neither the optimiser nor a checkpoint can hold the
+    teacher. methods: each with its weight. view: how they see the student. share: of this teacher in the teaching of
+    all, which add up to 1. name: what its terms are called by, beside those of others.
+    """
+
+    teaching: Teaching
+    methods: Sequence[tuple[Method, float]]
+    view: View
+    share: float = 1.0
+    name: str = ""
+
+
+class Distillation(Objective):
+    """cross_entropy * CE + sum over teachers of share * sum of weight * method; no teacher is trained.
+
+    draw: the seed by which one teacher is drawn for each batch, with its share as probability, in place of the sum.
+    gathering: for methods that compare samples, where several processes have a part of each batch; None: they compare
+    those of a part.
 
     Where a method asks for rotated views, both networks are run on four rows an image; cross-entropy, accuracy and the
     methods that ask for none are given the unturned rows.
@@ -80,41 +99,59 @@ class Distillation(Objective):
 
     def __init__(
         self,
-        teaching: Teaching,
-        methods: list[tuple[Method, float]],
+        lessons: Sequence[Lesson],
         cross_entropy: float,
         *,
-        view: View,
+        draw: int | None = None,
         label_smoothing: float = 0.0,
         gathering: Gathering | None = None,
     ) -> None:
         super().__init__()
-        self.methods = nn.ModuleList(method for method, _ in methods)
-        self._weighted = tuple(methods)
-        self._teaching = teaching
-        self._view = view
-        self._rotations = asked([method.needs for method, _ in methods])
+        self.methods = nn.ModuleList(method for lesson in lessons for method, _ in lesson.methods)
+        self._lessons = tuple(lessons)
+        self._draw = draw
+        self._rotations = asked([method.needs for lesson in lessons for method, _ in lesson.methods])
         self._gathering = gathering
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         turned = replace(batch, images=rotated(batch.images, self._rotations))
-        taught = self._teaching.outputs(turned)
-        with self._view.opened() as view:
+        lessons = self._today(context)
+        taught = [lesson.teaching.outputs(turned) for lesson, _ in lessons]
+        with ExitStack() as stack:
+            views = [stack.enter_context(lesson.view.opened()) for lesson, _ in lessons]
             logits = network(turned.images)
-            seen = view.outputs(logits)
+            seen = [view.outputs(logits) for view in views]
         logits = logits[:: self._rotations]
         terms = {}
         if self.cross_entropy > 0:
             loss = label_loss(logits, batch, self.label_smoothing)
             terms["cross_entropy"] = self.cross_entropy * loss
-        for number, (method, weight) in enumerate(self._weighted):
+        for (lesson, share), ours, theirs in zip(lessons, seen, taught, strict=True):
+            for name, value in self._terms(lesson, ours, theirs, batch, context).items():
+                terms[lesson.name + name] = share * value
+        return Step(torch.stack(list(terms.values())).sum(), terms, logits)
+
+    def _today(self, context: Context) -> list[tuple[Lesson, float]]:
+        """The lessons of this batch, each with its share in the loss."""
+        if self._draw is None:
+            return [(lesson, lesson.share) for lesson in self._lessons]
+        shares = torch.tensor([lesson.share for lesson in self._lessons])
+        drawn = torch.multinomial(shares, 1, generator=seeded(self._draw, context.step)).item()
+        return [(self._lessons[int(drawn)], 1.0)]
+
+    def _terms(
+        self, lesson: Lesson, seen: Sequence[Outputs], taught: Sequence[Outputs], batch: Batch, context: Context
+    ) -> dict[str, Tensor]:
+        """The weighted terms of one teacher's methods."""
+        terms: dict[str, Tensor] = {}
+        for number, (method, weight) in enumerate(lesson.methods):
             both = [rows_for(method.needs, of_one[number], self._rotations) for of_one in (seen, taught)]
             (ours, theirs), labels, its = compared(self._gathering, method.needs, both, batch, context)
             for name, value in method.terms(ours, theirs, labels, its).items():
                 terms[name if name not in terms else f"{number}/{name}"] = weight * value
-        return Step(torch.stack(list(terms.values())).sum(), terms, logits)
+        return terms
 
 
 class PhaseLoss(Objective):

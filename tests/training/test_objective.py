@@ -15,7 +15,7 @@ from kdeploy import methods
 from kdeploy.loading import Batch, Mixed
 from kdeploy.methods import Context, Method, Outputs
 from kdeploy.models.classifier import Classifier
-from kdeploy.training.objective import CrossEntropy, Distillation
+from kdeploy.training.objective import CrossEntropy, Distillation, Lesson
 from kdeploy.training.teaching import Live
 from kdeploy.training.views import View, survey
 
@@ -71,7 +71,8 @@ def distillation(
     needs = [method.needs for method, _ in weighted]
     ours, theirs = survey(student, teacher, needs, shape=(1, 2, 2), classes=CLASSES)
     teaching = Live(teacher, View(teacher, theirs, needs, "teacher"))
-    return Distillation(teaching, weighted, view=View(student, ours, needs, "student"), **more)
+    cross_entropy = more.pop("cross_entropy")
+    return Distillation([Lesson(teaching, weighted, View(student, ours, needs, "student"))], cross_entropy, **more)
 
 
 def log_softmax(logits: Array) -> Array:

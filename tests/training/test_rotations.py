@@ -13,7 +13,7 @@ from kdeploy.errors import UserError
 from kdeploy.loading import Batch
 from kdeploy.methods import Context, Method, Needs, Outputs
 from kdeploy.models.classifier import Classifier
-from kdeploy.training.objective import Distillation
+from kdeploy.training.objective import Distillation, Lesson
 from kdeploy.training.rotations import require_square, rotated
 from kdeploy.training.teaching import Live
 from kdeploy.training.views import View, survey
@@ -70,12 +70,9 @@ def test_methods_that_ask_for_none_cross_entropy_and_accuracy_see_the_unturned_r
     upright, turned = Seeing(), SeeingAll()
     needs = [upright.needs, turned.needs]
     ours, theirs = survey(student, teacher, [Needs()], shape=(1, 2, 2), classes=2)
-    objective = Distillation(
-        Live(teacher, View(teacher, theirs, needs, "teacher")),
-        [(upright, 1.0), (turned, 1.0)],
-        1.0,
-        view=View(student, ours, needs, "student"),
-    )
+    teaching = Live(teacher, View(teacher, theirs, needs, "teacher"))
+    lesson = Lesson(teaching, [(upright, 1.0), (turned, 1.0)], View(student, ours, needs, "student"))
+    objective = Distillation([lesson], 1.0)
     images = torch.arange(8.0).reshape(2, 1, 2, 2)
     labels = torch.tensor([0, 1])
     step = objective(student, Batch(images, labels, torch.arange(2)), Context())

@@ -10,7 +10,7 @@ from kdeploy.recipe.networks import CHOSEN, alone_role, alone_training, assistan
 from kdeploy.recipe.schema import AssistantSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec, part
 from kdeploy.training.links import Link, cache_of, learn
 from kdeploy.training.procedures.base import Job, Workshop, alone_job, baseline_job
-from kdeploy.training.procedures.offline import link_job, teacher_job
+from kdeploy.training.procedures.offline import link_job, teacher_jobs
 
 
 class Assistants:
@@ -36,7 +36,7 @@ class Assistants:
     def jobs(self, recipe: Recipe) -> list[Job]:
         alone = [baseline_job(recipe)]
         return [
-            teacher_job(recipe, _rehearsed(recipe)),
+            *teacher_jobs(recipe, _rehearsed(recipe)),
             *(alone if recipe.distill.baseline == "alone" else []),
             *(_chosen(recipe) if recipe.distill.path == "auto" else _chain(recipe)),
         ]

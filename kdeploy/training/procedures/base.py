@@ -158,7 +158,7 @@ class Workshop:
         seed: int,
         *,
         network_spec: NetworkSpec,
-        teacher: Classifier | None = None,
+        teacher: nn.Module | None = None,
         cache: CacheSpec | None = None,
         readout: TrainSpec | None = None,
         beside: Mapping[str, tuple[Classifier, NetworkSpec]] | None = None,
@@ -228,7 +228,7 @@ class Workshop:
         }
         save_network(self.networks / role, classifier, card, stem=stem or role)
 
-    def _agreement(self, student: Classifier, teacher: Classifier, decided: setup.Setup) -> float:
+    def _agreement(self, student: Classifier, teacher: nn.Module, decided: setup.Setup) -> float:
         """Share of validation samples on which student and teacher predict the same class."""
         ours, _ = predict(student, self.validation(), decided)
         theirs, _ = predict(teacher, self.validation(), decided)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdeploy.recipe.schema import LinkSpec, NetworkSpec, Recipe, TeacherSpec, part
 from kdeploy.training import teachers
-from kdeploy.training.links import Link, cache_of, check, learn, rehearse
+from kdeploy.training.links import Link, cache_of, check, learn, rehearse, taught_by
 from kdeploy.training.objective import CrossEntropy
 from kdeploy.training.procedures.base import Job, Workshop, baseline_job, require_whole_images
 
@@ -22,7 +22,7 @@ class Offline:
         link = Link("student", recipe.student, "teacher", recipe.distill)
         baseline = [baseline_job(recipe)]
         return [
-            teacher_job(recipe, [link]),
+            *teacher_jobs(recipe, [link]),
             *(baseline if recipe.distill.baseline == "alone" else []),
             link_job(link, recipe),
         ]
@@ -31,15 +31,18 @@ class Offline:
 PROCEDURE = Offline()
 
 
-def teacher_job(recipe: Recipe, links: Sequence[Link]) -> Job:
-    """The job that loads or trains the teacher; what does not fit in the links behind it is said before it begins."""
+def teacher_jobs(recipe: Recipe, links: Sequence[Link]) -> list[Job]:
+    """The jobs that load or train a teacher; what does not fit in the links behind is said before the first begins."""
     for link in links:
         require_whole_images(link.distill, recipe)
         check(link, recipe)  # what is wrong with methods and their options is said before any work begins
-    spec = _spec(recipe)
-    seed = recipe.seed if spec.seed is None else spec.seed
-    network = spec.model_dump(mode="json", exclude={"cache"})
-    return Job("teacher", partial(_teacher, links=links), {"data": _data(recipe), "network": network}, seed)
+    jobs = []
+    for role, spec in recipe.all_teachers.items():
+        seed = recipe.seed if spec.seed is None else spec.seed
+        inputs = {"data": _data(recipe), "network": spec.model_dump(mode="json", exclude={"cache", "weight"})}
+        rehearsed = links if role == "teacher" else ()
+        jobs.append(Job(role, partial(_teacher, role=role, spec=spec, links=rehearsed), inputs, seed))
+    return jobs
 
 
 def link_job(link: Link, recipe: Recipe) -> Job:
@@ -51,7 +54,10 @@ def link_job(link: Link, recipe: Recipe) -> Job:
         **({} if link.start is None else {"start": link.start}),
         **cache_of(recipe, link.teacher),
     }
-    needs = (link.teacher,) if link.start is None else (link.teacher, link.start)
+    shares = taught_by(recipe, link)
+    if len(shares) > 1:
+        inputs |= {"shares": shares, "teaching": recipe.distill.teaching}
+    needs = tuple(shares) if link.start is None else (*shares, link.start)
     return Job(link.role, partial(learn, link=link), inputs, recipe.seed, needs)
 
 
@@ -59,22 +65,16 @@ def _data(recipe: Recipe) -> dict[str, Any]:
     return recipe.data.deciding()
 
 
-def _spec(recipe: Recipe) -> TeacherSpec:
-    """The teacher, which no recipe of this procedure is without (`Recipe`)."""
-    assert recipe.teacher is not None
-    return recipe.teacher
-
-
-def _teacher(shop: Workshop, links: Sequence[Link]) -> None:
-    """Load, check, and train or fine-tune the teacher; a checkpoint near chance is refused first."""
-    spec = _spec(shop.recipe)
+def _teacher(shop: Workshop, role: str, spec: TeacherSpec, links: Sequence[Link]) -> None:
+    """Load, check, and train or fine-tune a teacher; a checkpoint near chance is refused first."""
     seed = shop.recipe.seed if spec.seed is None else spec.seed
-    rehearse(shop, shop.make(spec, seed), links)
+    if links:
+        rehearse(shop, shop.make(spec, seed), links)
     classifier = shop.make(spec, seed)
     if spec.checkpoint is not None or spec.train is None:
-        teachers.require_above_chance(classifier, shop, "the teacher's checkpoint")
+        teachers.require_above_chance(classifier, shop, f"the {role}'s checkpoint")
     if spec.train is None:
-        shop.save(classifier, "teacher", spec)
+        shop.save(classifier, role, spec)
         return
     objective = CrossEntropy(spec.train.label_smoothing)
-    shop.train("teacher", classifier, objective, spec.train, seed, network_spec=spec)
+    shop.train(role, classifier, objective, spec.train, seed, network_spec=spec)
