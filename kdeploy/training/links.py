@@ -206,12 +206,23 @@ def check(link: Link, recipe: Recipe) -> None:
             raise UserError(
                 f"{spec.method} borrows the classifier of one teacher, and there are several: leave `teachers` out."
             )
+    if link.distill.compile:
+        _require_logits(link, chosen)
     _require_readout(link, chosen)
     if cache_for(recipe, link.teacher) is not None and asked([method.needs for method in chosen]) > 1:
         raise UserError(
             "teacher.cache keeps what the teacher says of unturned images, and a method of this recipe shows it each "
             "in four rotations: leave teacher.cache out."
         )
+
+
+def _require_logits(link: Link, chosen: Sequence[Method]) -> None:
+    """A compiled network has no features to tap: its hooks are compiled away."""
+    for spec, method in zip(link.distill.methods, chosen, strict=True):
+        if method.needs.features is not None or method.needs.wants_embedding:
+            raise UserError(
+                f"{spec.method} looks at features, and compile: true is for methods on logits: set compile to false."
+            )
 
 
 def _require_readout(link: Link, chosen: Sequence[Method]) -> None:

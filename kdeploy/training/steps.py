@@ -14,6 +14,7 @@ from kdeploy.loading import Batch, TrainBatches
 from kdeploy.methods.base import Context
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
+from kdeploy.training.compilation import compiled
 from kdeploy.training.nonfinite import Skipping, all_finite, culprits
 from kdeploy.training.objective import Objective, Step
 from kdeploy.training.optim import learning_rate, make_optimizer
@@ -33,7 +34,8 @@ class Steps:
         self.parameters = [parameter for parameter in unique if parameter.requires_grad]
         optimizer = make_optimizer(self.parameters, spec)
         self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
-        self.model, self.optimizer = setup.fabric.setup(network, optimizer, move_to_device=False)
+        model = compiled(network, setup) if spec.compile else network
+        self.model, self.optimizer = setup.fabric.setup(model, optimizer, move_to_device=False)
         self._reduce = Reduction([network, objective], self.parameters, setup.processes)
         self.objective = objective
         self.train = train
