@@ -34,6 +34,7 @@ CANDIDATES = {
     "fitnet + dkd": [FITNET, DKD],
     "simkd": [SIMKD],
     "simkd + kd": [SIMKD, KD],
+    "simkd + fitnet": [SIMKD, "{method: fitnet, weight: 1}"],
 }
 CACHE = "{views: 5, seed: null}"
 """Five views a sample, each seen in three of the 15 epochs: a third of the teacher's work."""
