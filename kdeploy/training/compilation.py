@@ -22,7 +22,5 @@ def compiled(network: nn.Module, setup: Setup) -> nn.Module:
     """
     on_cpu = setup.device.type == "cpu"
     if on_cpu and not any(map(shutil.which, (os.environ.get("CXX", ""), *_COMPILERS))):
-        raise Unavailable(
-            "compile: true needs a C++ compiler, and there is none: install g++, or leave compile out."
-        )
+        raise Unavailable("compile: true needs a C++ compiler, and there is none: install g++, or leave compile out.")
     return cast("nn.Module", torch.compile(network))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from kdeploy import sources
+from kdeploy import events, sources
 from kdeploy.errors import UserError
 from kdeploy.recipe.schema import DataSpec
 from kdeploy.training.procedures import find
@@ -47,26 +48,45 @@ def test_a_student_learns_from_mixed_images_and_the_same_again(teacher_folder: P
     assert tiny.same(*weights)
 
 
-def test_streamed_training_gives_the_weights_of_training_in_memory(tmp_path: Path) -> None:
-    digits = load_digits(n_class=3)
+def digits(folder: Path) -> Path:
+    """Ninety digits as PNG files, in a folder for each of three classes."""
+    found = load_digits(n_class=3)
     for number in range(90):
-        pixels = (digits.images[number] * 15.9).astype("uint8")
-        path = tmp_path / "digits" / str(digits.target[number]) / f"{number:03}.png"
+        path = folder / str(found.target[number]) / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        Image.fromarray((found.images[number] * 15.9).astype("uint8")).save(path)
+    return folder
+
+
+def from_files(root: Path, folder: Path, *, memory: bool, **distill: Any) -> Workshop:
+    data = {"source": "imagefolder", "root": str(root), "memory": memory, "augment": MIXED["augment"]}
+    splits = sources.load(DataSpec.model_validate(data), base=folder)
+    assert splits.train.streams is not memory
+    recipe = tiny.recipe(data=data, distill=distill)
+    return Workshop(recipe, folder, folder / "networks", splits, torch.device("cpu"))
+
+
+def test_streamed_training_gives_the_weights_of_training_in_memory(tmp_path: Path) -> None:
+    root = digits(tmp_path / "digits")
     weights = []
     for memory in (True, False):
-        data = {
-            "source": "imagefolder",
-            "root": str(tmp_path / "digits"),
-            "memory": memory,
-            "augment": MIXED["augment"],
-        }
-        recipe = tiny.recipe(data=data)
         folder = tmp_path / f"memory-{memory}"
-        splits = sources.load(DataSpec.model_validate(data), base=tmp_path)
-        assert splits.train.streams is not memory
-        shop = Workshop(recipe, folder, folder / "networks", splits, torch.device("cpu"))
-        tiny.train(shop, "alone")
+        tiny.train(from_files(root, folder, memory=memory), "alone")
         weights.append(load_file(folder / "networks" / "alone" / "alone.safetensors"))
     assert tiny.same(*weights)
+
+
+def test_streamed_training_goes_on_inside_an_epoch(tmp_path: Path) -> None:
+    root = digits(tmp_path / "digits")
+    cut = from_files(root, tmp_path / "cut", memory=False, batch=16, checkpoint_steps=2)
+    whole = from_files(root, tmp_path / "whole", memory=False, batch=16)
+    tiny.train(whole, "alone")
+    listener = tiny.Interrupting("alone", 1)
+    with pytest.raises(KeyboardInterrupt), events.listening(listener):
+        tiny.train(cut, "alone")
+    listener = tiny.Interrupting("nothing", 0)
+    with events.listening(listener):
+        tiny.train(cut, "alone")
+    assert any("batch 2 of" in said for said in listener.heard)
+    one, other = (load_file(tmp_path / name / "networks" / "alone" / "alone.safetensors") for name in ("whole", "cut"))
+    assert tiny.same(one, other)
