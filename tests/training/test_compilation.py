@@ -29,6 +29,7 @@ def test_a_missing_compiler_is_said_before_the_first_batch(tmp_path: Path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where the compiler is imported
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_the_weights_are_those_of_training_without_it(tmp_path: Path) -> None:
     weights = []
