@@ -68,7 +68,12 @@ def test_version(kdeploy):
         ("kdeploy run qu", ["quickstart"]),
         (
             "kdeploy distill cifar10/",
-            ["cifar10/information-flow", "cifar10/resnet56-resnet8-kd", "cifar10/resnet8-mutual"],
+            [
+                "cifar10/information-flow",
+                "cifar10/resnet56-resnet8",
+                "cifar10/resnet56-resnet8-kd",
+                "cifar10/resnet8-mutual",
+            ],
         ),
         ("kdeploy recipes qu", ["quickstart"]),
         ("kdeploy methods fa", ["factor-transfer"]),
@@ -115,7 +120,10 @@ def test_json_alone_is_on_standard_output_with_a_schema_version(words, keys, emp
     assert answer.json["schema_version"] == 1
     table = kdeploy(*words, "--json", "written.json")
     assert table.out
-    assert json.loads(Path("written.json").read_text()) == answer.json
+    written = json.loads(Path("written.json").read_text())
+    for payload in (written, answer.json):
+        payload.pop("machine", None)  # its load and clock are those of the moment
+    assert written == answer.json
 
 
 def test_schemas_are_written_down():
