@@ -120,10 +120,10 @@ def test_json_alone_is_on_standard_output_with_a_schema_version(words, keys, emp
     assert answer.json["schema_version"] == 1
     table = kdeploy(*words, "--json", "written.json")
     assert table.out
-    written = json.loads(Path("written.json").read_text())
-    for payload in (written, answer.json):
+    written, said = json.loads(Path("written.json").read_text()), answer.json
+    for payload in (written, said):
         payload.pop("machine", None)  # its load and clock are those of the moment
-    assert written == answer.json
+    assert written == said
 
 
 def test_schemas_are_written_down():
