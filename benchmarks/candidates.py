@@ -33,6 +33,8 @@ CANDIDATES = {
     "fitnet + kd": [FITNET, KD],
     "fitnet + dkd": [FITNET, DKD],
     "simkd": [SIMKD],
+    "simkd x10": ["{method: simkd, weight: 10}"],
+    "simkd x100": ["{method: simkd, weight: 100}"],
     "simkd + kd": [SIMKD, KD],
     "simkd + fitnet": [SIMKD, "{method: fitnet, weight: 1}"],
 }
