@@ -34,7 +34,6 @@ CANDIDATES = {
     "fitnet + dkd": [FITNET, DKD],
     "simkd": [SIMKD],
     "simkd x10": ["{method: simkd, weight: 10}"],
-    "simkd x100": ["{method: simkd, weight: 100}"],
     "simkd + kd": [SIMKD, KD],
     "simkd + fitnet": [SIMKD, "{method: fitnet, weight: 1}"],
 }
