@@ -108,7 +108,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.methods = nn.ModuleList(method for lesson in lessons for method, _ in lesson.methods)
-        self._lessons = tuple(lessons)
+        self.lessons = tuple(lessons)
         self._draw = draw
         self._rotations = asked([method.needs for lesson in lessons for method, _ in lesson.methods])
         self._gathering = gathering
@@ -136,10 +136,10 @@ class Distillation(Objective):
     def _today(self, context: Context) -> list[tuple[Lesson, float]]:
         """The lessons of this batch, each with its share in the loss."""
         if self._draw is None:
-            return [(lesson, lesson.share) for lesson in self._lessons]
-        shares = torch.tensor([lesson.share for lesson in self._lessons])
+            return [(lesson, lesson.share) for lesson in self.lessons]
+        shares = torch.tensor([lesson.share for lesson in self.lessons])
         drawn = torch.multinomial(shares, 1, generator=seeded(self._draw, context.step)).item()
-        return [(self._lessons[int(drawn)], 1.0)]
+        return [(self.lessons[int(drawn)], 1.0)]
 
     def _terms(
         self, lesson: Lesson, seen: Sequence[Outputs], taught: Sequence[Outputs], batch: Batch, context: Context

@@ -309,7 +309,7 @@ def test_the_weights_of_the_recipe_count(follow: str, run_folder: Path, monkeypa
     tiny.train(tiny.workshop(tiny.recipe(distill={"method": methods, "cross_entropy": 2.0}), run_folder), "student")
     objective = seen[0]["objective"]
     assert objective.cross_entropy == 2.0
-    assert [weight for _, weight in objective._weighted] == [0.5, 0.25]
+    assert [weight for _, weight in objective.lessons[0].methods] == [0.5, 0.25]
     assert objective.methods[0].temperature == 2
 
 
@@ -318,7 +318,7 @@ def test_the_defaults_of_a_method_count(run_folder: Path, monkeypatch: pytest.Mo
     recipe = tiny.recipe(distill={"options": {"alpha": 0.75}, "epochs": 1})
     tiny.train(tiny.workshop(recipe, run_folder), "student")
     objective = seen[0]["objective"]
-    assert (objective.cross_entropy, objective._weighted[0][1]) == (0.25, 0.75)
+    assert (objective.cross_entropy, objective.lessons[0].methods[0][1]) == (0.25, 0.75)
 
 
 class TestBeforeAnyWork:
@@ -381,8 +381,8 @@ def test_a_method_sees_the_stages_that_the_recipe_names(run_folder: Path, monkey
     seen = watch_fit(monkeypatch)
     taps = {"student": ["layer1", "layer3"], "teacher": ["layer2", "layer3"]}
     tiny.train(tiny.workshop(tiny.recipe(distill={"method": "at", "epochs": 1, "taps": taps}), run_folder), "student")
-    view = seen[-1]["objective"]._view
-    assert [[path for path, _ in taps._modules] for taps in view._taps] == [["layer1", "layer3"]]
+    view = seen[-1]["objective"].lessons[0].view
+    assert [list(taps._paths) for taps in view._taps] == [["layer1", "layer3"]]
 
 
 class TestWorkshop:
