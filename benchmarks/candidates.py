@@ -4,9 +4,9 @@
 
 TEACHER is the folder of a fine-tuned ResNet-56, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/teacher.
 The methods that led the table of benchmarks/methods.py, alone and beside a loss on logits, at the budget of
-cifar10/resnet56-resnet8-kd: all 45,000 training images, 15 epochs, a ResNet-8 from a fine-tuned ResNet-56. One JSON a
-candidate and seed goes to benchmarks/results/candidates/; those that are there are not trained again. The last step
-writes benchmarks/results/candidates.md. The winner is cifar10/resnet56-resnet8.
+cifar10/resnet56-resnet8-kd: all 45,000 training images, 15 epochs, a ResNet-8 from a fine-tuned ResNet-56. Runs are
+kept in temporary folders. One JSON a candidate and seed goes to benchmarks/results/candidates/; those that are there
+are not trained again. The last step writes benchmarks/results/candidates.md. The winner is cifar10/resnet56-resnet8.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ CANDIDATES = {
     "simkd x10": ["{method: simkd, weight: 10}"],
     "simkd + kd": [SIMKD, KD],
     "simkd + fitnet": [SIMKD, "{method: fitnet, weight: 1}"],
+    "simkd, batch 64": [SIMKD],
+    "simkd, wide projector": ["{method: simkd, options: {reduction: 1}}"],
 }
+CHANGES = {"simkd, batch 64": ["distill.batch=64"]}
+"""What a candidate changes beside the methods: smaller batches take twice the steps in the same epochs."""
 CACHE = "{views: 5, seed: null}"
 """Five views a sample, each seen in three of the 15 epochs: a third of the teacher's work."""
 
@@ -45,14 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of the fine-tuned teacher")
-    parser.add_argument("--candidates", default=",".join(CANDIDATES), help="names from the list, parted by commas")
+    parser.add_argument("--candidates", default=";".join(CANDIDATES), help="names from the list, parted by semicolons")
     parser.add_argument("--seeds", default="0")
     asked = parser.parse_args()
     cells = RESULTS / "candidates"
     with events.listening(Terminal()):
         for seed in (int(word) for word in asked.seeds.split(",")):
-            for name in asked.candidates.split(","):
-                run_cell(cells / f"{name.replace(' ', '')}-{seed}.json", name, seed, asked)
+            for name in asked.candidates.split(";"):
+                run_cell(cells / f"{name.replace(' ', '').replace(',', '-')}-{seed}.json", name, seed, asked)
     artifacts.write_text(RESULTS / "candidates.md", table(cells))
 
 
@@ -65,6 +69,7 @@ def run_cell(target: Path, name: str, seed: int, asked: argparse.Namespace) -> N
         asked.teacher,
         f"teacher.cache={CACHE}",
         f"distill.method=[{', '.join(CANDIDATES[name])}]",
+        *CHANGES.get(name, ()),
         "distill.baseline=none",
         f"seed={seed}",
     )
