@@ -38,12 +38,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        sync(temporary)
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         if error.errno in _NO_PLACE:
             raise UserError(f"{target} cannot be written: {error.strerror}.") from None
@@ -59,7 +57,15 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink()
 
 
-def _sync(path: Path) -> None:
+def umask() -> int:
+    """The permissions that this process takes away from the files it makes; asking sets it for an instant."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdeploy import events
-from kdeploy.artifacts import size_bytes
+from kdeploy import artifacts, events
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What a file system answers that has no locks; two processes may then make the same thing, and one is kept."""
@@ -59,7 +58,7 @@ def keep(folder: Path, make: Callable[[Path], None]) -> None:
 def entries() -> list[Entry]:
     """What the cache holds: each folder in the folder of a kind, the one used longest ago first."""
     found = [
-        Entry(kind.name, folder, size_bytes(folder), folder.stat().st_mtime)
+        Entry(kind.name, folder, artifacts.size_bytes(folder), folder.stat().st_mtime)
         for kind in _kinds()
         for folder in kind.iterdir()
         if folder.is_dir() and not folder.name.startswith(".")
@@ -75,7 +74,7 @@ def clear() -> int:
     """
     freed = 0
     for kind in _kinds():
-        freed += size_bytes(kind)
+        freed += artifacts.size_bytes(kind)
         shutil.rmtree(kind)
     return freed
 
@@ -96,10 +95,10 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     try:
         make(temporary)
         for path in (*temporary.iterdir(), temporary):
-            _sync(path)
-        temporary.chmod(0o777 & ~_umask())
+            artifacts.sync(path)
+        temporary.chmod(0o777 & ~artifacts.umask())
         temporary.rename(folder)
-        _sync(folder.parent)
+        artifacts.sync(folder.parent)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # without locks, another process may have been faster
             raise
@@ -120,17 +119,3 @@ def _locked(path: Path) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
         yield
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

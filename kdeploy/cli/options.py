@@ -73,4 +73,5 @@ if TYPE_CHECKING:  # for annotations alone: the rooms are imported inside the ve
     from kdeploy.recipe.schema import Recipe as Recipe
     from kdeploy.results import RunResults as RunResults
     from kdeploy.sources.base import ImageSet as ImageSet
+    from kdeploy.stages.base import Run as Run
     from kdeploy.training.processes import Processes as Processes

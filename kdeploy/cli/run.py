@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -54,10 +55,11 @@ def run(
         runs = [(each, folder / f"seed-{each.seed}") for each in seeded] or [(loaded, folder)]
 
         def first(processes: options.Processes) -> None:
+            asked = _Asked(device, fresh, json_, processes)
             if numbers:
-                _several(runs, folder, device, fresh, json_, processes)
+                _several(runs, folder, asked)
             else:
-                _one(loaded, folder, device, fresh, json_, processes)
+                _one(loaded, folder, asked)
 
         together(device, devices, nodes, runs, first)
 
@@ -80,36 +82,37 @@ def _numbers(seeds: str | None) -> list[int]:
     return numbers
 
 
-def _one(
-    loaded: options.Recipe,
-    folder: Path,
-    device: str,
-    fresh: bool,
-    json_: str | None,
-    processes: options.Processes,
-) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line says of how to run, whatever the recipes."""
+
+    device: str
+    fresh: bool
+    json_: str | None
+    processes: options.Processes
+
+    def open(self, recipe: options.Recipe, folder: Path) -> options.Run:
+        from kdeploy import pipeline
+
+        return pipeline.open_run(recipe, folder, device=self.device, fresh=self.fresh, processes=self.processes)
+
+
+def _one(loaded: options.Recipe, folder: Path, asked: _Asked) -> None:
     from kdeploy import pipeline, results
     from kdeploy.cli.execution import carry_out
     from kdeploy.cli.output import emit
     from kdeploy.report.terminal import ResultTable
 
     stages = pipeline.plan(loaded)
-    carry_out(pipeline.open_run(loaded, folder, device=device, fresh=fresh, processes=processes), stages)
+    carry_out(asked.open(loaded, folder), stages)
     found = results.read(folder)
-    emit(json_, found.to_json(), ResultTable(found.rows))
-    _published_lines([folder], json_)
-    _closing_lines(found, found.report, json_)
+    emit(asked.json_, found.to_json(), ResultTable(found.rows))
+    _published_lines([folder], asked.json_)
+    _closing_lines(found, found.report, asked.json_)
     _require_gates([found])
 
 
-def _several(
-    asked: list[tuple[options.Recipe, Path]],
-    folder: Path,
-    device: str,
-    fresh: bool,
-    json_: str | None,
-    processes: options.Processes,
-) -> None:
+def _several(seeded: list[tuple[options.Recipe, Path]], folder: Path, asked: _Asked) -> None:
     """A run folder for each seed, all of them opened before the first is trained, and their means."""
     from rich.console import Group
 
@@ -120,9 +123,9 @@ def _several(
     from kdeploy.report.seeds import aggregate
     from kdeploy.report.terminal import AggregateTable, ResultTable
 
-    plans = [pipeline.plan(recipe) for recipe, _ in asked]
-    folders = [at for _, at in asked]
-    opened = [pipeline.open_run(recipe, at, device=device, fresh=fresh, processes=processes) for recipe, at in asked]
+    plans = [pipeline.plan(recipe) for recipe, _ in seeded]
+    folders = [at for _, at in seeded]
+    opened = [asked.open(recipe, at) for recipe, at in seeded]
     for run_, stages in zip(opened, plans, strict=True):
         events.say(f"seed {run_.recipe.seed}: {run_.folder}")
         carry_out(run_, stages, folders)
@@ -132,10 +135,10 @@ def _several(
     report = folder / "report.html"
     write_report(report, results.report_data(folders[0], runs))
     per_seed = [part for run in runs for part in (f"\nseed {run.record.seed}", ResultTable(run.rows))]
-    emit(json_, summary, Group(*per_seed, "\nmeans", AggregateTable(aggregate([run.rows for run in runs]))))
-    _gain_line(runs, json_)
-    _published_lines(folders, json_)
-    _closing_lines(runs[0], report, json_)
+    emit(asked.json_, summary, Group(*per_seed, "\nmeans", AggregateTable(aggregate([run.rows for run in runs]))))
+    _gain_line(runs, asked.json_)
+    _published_lines(folders, asked.json_)
+    _closing_lines(runs[0], report, asked.json_)
     _require_gates(runs)
 
 
