@@ -46,8 +46,9 @@ def training(recipe: Recipe) -> list[Stage]:
 
 def compilation(recipe: Recipe) -> list[Stage]:
     """The stages from trained networks to engines: what `kdeploy export` does with a run."""
-    exports: list[Stage] = [Export(role) for role in (*_teacher(recipe), "student")]
-    quantised = [Quantize("student", engine) for engine in recipe.engines if engine.precision == INT8]
+    exports: list[Stage] = [Export(role) for role in (*_teacher(recipe), *deployed(recipe))]
+    asked = [engine for engine in recipe.engines if engine.precision == INT8]
+    quantised = [Quantize(role, engine) for role in deployed(recipe) for engine in asked]
     return [*exports, *quantised, *engines(recipe)]
 
 
@@ -63,7 +64,9 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
             rows.append(BuildEngine(network.role, PYTORCH))
         if network.role == "teacher":
             rows.append(BuildEngine("teacher", "onnxruntime"))
-    built = [BuildEngine("student", engine.engine, engine.precision) for engine in recipe.engines]
+    built = [
+        BuildEngine(role, engine.engine, engine.precision) for role in deployed(recipe) for engine in recipe.engines
+    ]
     return [*rows, *built, *peers]
 
 
@@ -81,6 +84,11 @@ def measuring(recipe: Recipe) -> list[Stage]:
 def plan(recipe: Recipe) -> list[Stage]:
     """All stages of a recipe, in order."""
     return [*training(recipe), *compilation(recipe), *measuring(recipe)]
+
+
+def deployed(recipe: Recipe) -> list[str]:
+    """The roles that are exported, compiled into the recipe's engines and bundled: the student, in most procedures."""
+    return [network.role for network in networks(recipe) if network.deployed]
 
 
 def _teacher(recipe: Recipe) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from kdeploy.cli import (
     methods,
     models,
     predict,
+    procedures,
     recipes,
     report,
     run,
@@ -49,7 +50,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a teacher's checkpoint to a measured engine on a small device.\n\nExample: kdeploy run quickstart",
 )
-for _verb in (run, distill, export, bench, report, bundle, predict, runs, recipes, methods, models, cache, doctor):
+for _verb in (
+    run,
+    distill,
+    export,
+    bench,
+    report,
+    bundle,
+    predict,
+    runs,
+    recipes,
+    methods,
+    procedures,
+    models,
+    cache,
+    doctor,
+):
     _verb.register(app)
 
 

@@ -16,7 +16,8 @@ class Trained:
 
     role: its folder under `networks/`; train: its training, None where it is used as it is; teacher: what teaches it,
     None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
-    its last layer that follows; row: whether it stands in the table of engines.
+    its last layer that follows; row: whether it stands in the table of engines; deployed: whether it is exported,
+    compiled into the recipe's engines and bundled.
     """
 
     role: str
@@ -27,19 +28,27 @@ class Trained:
     beside: tuple[NetworkSpec, ...] = ()
     readout: TrainSpec | None = None
     row: bool = True
+    deployed: bool = False
 
 
 def networks(recipe: Recipe) -> list[Trained]:
-    """The networks of a run in the order in which they are trained: teacher, alone, assistants, student."""
-    teachers = [Trained(role, spec, spec.train) for role, spec in recipe.all_teachers.items()]
-    alone = [Trained("alone", recipe.student, recipe.distill)] if recipe.distill.baseline == "alone" else []
-    between = _between(recipe)
-    last = between[-1].network if between else recipe.teacher
-    student = _linked("student", recipe.student, recipe.distill, last, beside=tuple(recipe.peers.values()))
-    return [*teachers, *alone, *between, student]
+    """The networks of a run in the order in which they are trained, as its procedure says."""
+    from kdeploy.recipe.procedures import describe
+
+    return describe(recipe.distill.procedure).networks(recipe)
 
 
-def _linked(
+def teachers(recipe: Recipe) -> list[Trained]:
+    """The trained teachers."""
+    return [Trained(role, spec, spec.train) for role, spec in recipe.all_teachers.items()]
+
+
+def alone(recipe: Recipe) -> list[Trained]:
+    """The student from the labels only, where the recipe has that baseline."""
+    return [Trained("alone", recipe.student, recipe.distill)] if recipe.distill.baseline == "alone" else []
+
+
+def linked(
     role: str,
     network: NetworkSpec,
     link: LinkSpec,
@@ -47,7 +56,7 @@ def _linked(
     beside: tuple[NetworkSpec, ...] = (),
 ) -> Trained:
     """A network that learns from another, or with others."""
-    return Trained(role, network, link, teacher, link.methods, beside, link.readout)
+    return Trained(role, network, link, teacher, link.methods, beside, link.readout, deployed=role == "student")
 
 
 def assistant_role(number: int) -> str:
@@ -68,21 +77,3 @@ def link_into(assistant: AssistantSpec, recipe: Recipe) -> LinkSpec:
 def alone_training(assistant: AssistantSpec, recipe: Recipe) -> TrainSpec:
     """How an assistant is trained on the labels: as it says itself, else as its link."""
     return assistant.alone or link_into(assistant, recipe)
-
-
-def _between(recipe: Recipe) -> list[Trained]:
-    """The networks between teacher and student: the assistants, each behind its own training where it has one."""
-    auto = recipe.distill.path == "auto"
-    found: list[Trained] = []
-    before: NetworkSpec | None = recipe.teacher
-    for number, assistant in enumerate(recipe.distill.assistants):
-        role = assistant_role(number)
-        if auto or assistant.start == "alone":
-            found.append(Trained(alone_role(role), assistant, alone_training(assistant, recipe), row=False))
-        if not auto:
-            found.append(_linked(role, assistant, link_into(assistant, recipe), before))
-            before = assistant
-    if auto:
-        largest = recipe.distill.assistants[0]
-        found.append(_linked(CHOSEN, largest, link_into(largest, recipe), recipe.teacher))
-    return found

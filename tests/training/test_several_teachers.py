@@ -114,7 +114,7 @@ def test_a_cache_of_all_teachers_gives_the_losses_of_asking_them_live(tmp_path: 
         ({"teachers": [], "distill": {"teaching": "draw"}}, "add `teachers`"),
         ({"teachers": [], "teacher": {"weight": 2}}, "add `teachers`"),
         ({"teacher": {"width": 0.25, "seed": 1}}, "would be the same network"),
-        ({"distill": {"procedure": "assistants", "assistants": [tiny.NETWORK]}}, "belong to the procedure offline"),
+        ({"distill": {"procedure": "assistants", "assistants": [tiny.NETWORK]}}, "has one teacher: leave teachers out"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changed: dict[str, Any], expected: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kdeploy.recipe.schema.base import Spec
 from kdeploy.recipe.schema.networks import NetworkSpec
@@ -93,6 +93,9 @@ class DistillSpec(LinkSpec):
     """How the student learns: the procedure, and the link of `LinkSpec` from the network that teaches it."""
 
     procedure: str = OFFLINE
+    procedure_options: dict[str, Any] = Field(
+        default_factory=dict, validate_default=True, description="Options of the procedure; see `kdeploy procedures`."
+    )
     teaching: Literal["average", "draw"] = Field(
         "average",
         description="Several teachers: average adds up what the methods say of each, by its weight; draw takes one "
@@ -112,6 +115,14 @@ class DistillSpec(LinkSpec):
         description="all: a chain through every assistant; auto: through the one whose own accuracy on validation lies "
         "nearest the mean of the teacher's and the student's.",
     )
+
+    @field_validator("procedure_options")
+    @classmethod
+    def _options_fit_the_procedure(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        from kdeploy.recipe import procedures  # its files are made of this schema
+
+        name = info.data.get("procedure")
+        return procedures.filled(name, options) if name in procedures.names() else options
 
     @model_validator(mode="after")
     def _peers_learn_mutually(self) -> DistillSpec:

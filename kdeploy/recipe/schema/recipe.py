@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from kdeploy.recipe.schema.data import DataSpec
 from kdeploy.recipe.schema.deploying import BenchSpec, BundleSpec, EngineSpec, ExportSpec, GatesSpec
 from kdeploy.recipe.schema.distilling import MUTUAL, OFFLINE, DistillSpec
 from kdeploy.recipe.schema.networks import NetworkSpec, TeacherSpec
+
+if TYPE_CHECKING:
+    from kdeploy.recipe.procedures.base import Description
 
 
 class PublishedSpec(Spec):
@@ -68,9 +71,11 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _teachers_go_together(self) -> Recipe:
-        several = len(self.all_teachers) > 1
-        if self.teachers and self.distill.procedure != OFFLINE:
-            raise ValueError(f"teachers belong to the procedure {OFFLINE}, and this one is {self.distill.procedure}")
+        several, described = len(self.all_teachers) > 1, self._described()
+        if self.teachers and described is not None and not described.several_teachers:
+            raise ValueError(
+                f"the procedure {self.distill.procedure} has one teacher: leave teachers out, or take {OFFLINE}"
+            )
         if not several and (self.distill.teaching != "average" or (self.teacher and self.teacher.weight != 1)):
             raise ValueError("distill.teaching and teacher.weight are for several teachers: add `teachers`")
         if any(spec.cache is not None for spec in self.teachers):
@@ -87,22 +92,28 @@ class Recipe(Spec):
             return {}
         return {f"peer-{number}": spec for number, spec in enumerate(self.distill.peers or (self.student,), 2)}
 
+    def _described(self) -> Description | None:
+        """What is known of the procedure; None where there is none of that name, which is said with its place."""
+        from kdeploy.recipe import procedures  # its files are made of this schema
+
+        name = self.distill.procedure
+        return procedures.describe(name) if name in procedures.names() else None
+
     @model_validator(mode="after")
-    def _somebody_teaches(self) -> Recipe:
-        mutual = self.distill.procedure == MUTUAL
-        if self.teacher is None and not mutual:
+    def _procedure_fits(self) -> Recipe:
+        described = self._described()
+        if described is None:
+            return self
+        if self.teacher is None and described.teacher:
             raise ValueError(
                 f"the procedure {self.distill.procedure} needs a teacher, and there is none: add `teacher`"
             )
-        if self.teacher is not None and mutual:
+        if self.teacher is not None and not described.teacher:
             raise ValueError(
-                "the networks of the procedure mutual teach one another: leave `teacher` out, or take offline"
+                f"the networks of the procedure {self.distill.procedure} teach one another: leave `teacher` out, or "
+                f"take {OFFLINE}"
             )
-        if mutual and self.student.checkpoint is not None and not self.distill.peers:
-            raise ValueError(
-                "a peer of the student's kind would start from the same checkpoint, and the two would have nothing to "
-                "teach each other: name distill.peers"
-            )
+        described.check(self)
         return self
 
     @model_validator(mode="after")

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeploy.errors import UserError, missing_extra, nearest
+from kdeploy.recipe.procedures import names
 
 if TYPE_CHECKING:
     from kdeploy.training.procedures.base import Procedure
-
-_NOT_PROCEDURES = {"__init__", "base"}
-
-
-def names() -> list[str]:
-    """The names of all procedures: the files of this folder; needs no torch."""
-    files = {path.stem for path in Path(__file__).parent.glob("*.py")} - _NOT_PROCEDURES
-    return sorted(stem.replace("_", "-") for stem in files)
 
 
 def check(name: str) -> None:

@@ -31,8 +31,6 @@ class Assistants:
     the student learns every layer of it.
     """
 
-    about = "a chain from teacher to student through networks of sizes between, each taught by the one before it"
-
     def jobs(self, recipe: Recipe) -> list[Job]:
         alone = [baseline_job(recipe)]
         return [

@@ -48,8 +48,6 @@ class Job:
 class Procedure(Protocol):
     """Turns a recipe into jobs, in order; the last one trains the student."""
 
-    about: str
-
     def jobs(self, recipe: Recipe) -> list[Job]: ...
 
 

@@ -36,15 +36,13 @@ class Mutual:
     published online figures are the better of its two networks, at its best test epoch: never taken here.)
     """
 
-    about = "the student alone, and the student with peers that teach one another; no trained teacher"
-
     def jobs(self, recipe: Recipe) -> list[Job]:
         require_whole_images(recipe.distill, recipe)
         _require_peers_form(recipe)
         inputs = {
             "data": recipe.data.deciding(),
             "network": recipe.student.model_dump(mode="json"),
-            "distill": recipe.distill.model_dump(mode="json", exclude={"baseline"}),
+            "distill": recipe.distill.model_dump(mode="json", exclude={"baseline", "procedure_options"}),
         }
         together = Job("student", _together, inputs, recipe.seed, beside=tuple(recipe.peers))
         alone = replace(baseline_job(recipe), run=_alone)

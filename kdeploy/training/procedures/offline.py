@@ -16,8 +16,6 @@ from kdeploy.training.procedures.base import Job, Workshop, baseline_job, requir
 class Offline:
     """Teacher, then the student alone (the baseline), then the student with the teacher."""
 
-    about = "a trained teacher, then the student alone and the same student distilled"
-
     def jobs(self, recipe: Recipe) -> list[Job]:
         link = Link("student", recipe.student, "teacher", recipe.distill)
         baseline = [baseline_job(recipe)]
