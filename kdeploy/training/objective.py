@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -35,6 +35,13 @@ class Objective(nn.Module):
     @abstractmethod
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         """The loss of `network` on `batch`; called once a step."""
+
+    def begin_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before the first batch of an epoch, and not where a training goes on inside of one.
+
+        What it changes must lie in buffers, which a checkpoint holds, and derive from `network`, `epoch` and them.
+        """
+        return
 
 
 def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
@@ -84,6 +91,10 @@ class Lesson:
     view: View
     share: float = 1.0
     name: str = ""
+
+
+Loss = Callable[[Sequence[Lesson], float], Objective]
+"""From what the teachers have to teach, and the weight of cross-entropy, to what is minimised."""
 
 
 class Distillation(Objective):
