@@ -73,7 +73,7 @@ class UnlabelledOptions(Spec):
         for name, variants in _BELONGS_TO.items():
             if self.variant not in variants and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} belongs to {' and '.join(variants)}, and the variant is {self.variant}")
-        if self.top_k != "auto" and self.top_k < 2:
+        if isinstance(self.top_k, int) and self.top_k < 2:
             raise ValueError(f"top_k is {self.top_k}, and the teacher's label alone is not the truth: give 2 or more")
         if self.top_k != "auto" and self.top_k_accuracy != type(self).model_fields["top_k_accuracy"].default:
             raise ValueError("top_k_accuracy belongs to top_k: auto")

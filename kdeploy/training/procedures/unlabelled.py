@@ -148,7 +148,7 @@ def _drawn(shop: Workshop) -> Labelled:
     chosen = options_of(shop.recipe)
     generator = np.random.default_rng(seed_of(shop.recipe.data.split_seed, "labelled"))
     drawn = labelling.draw(shop.splits.train, chosen.labelled, chosen.estimation, generator)
-    if chosen.neighbours != "auto" and chosen.neighbours > len(drawn.estimation):
+    if isinstance(chosen.neighbours, int) and chosen.neighbours > len(drawn.estimation):
         raise UserError(
             f"distill.procedure_options.neighbours is {chosen.neighbours}, and there are {len(drawn.estimation)} "
             "images to estimate by: lower it, or raise labelled or estimation."
