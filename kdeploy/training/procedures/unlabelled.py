@@ -42,9 +42,9 @@ class Unlabelled:
     """A share of the training images keeps its labels (`labelled`, of each class alike); of all others nobody learns
     them. The teacher is trained on labelled images alone, the student alone on all labelled images (the baseline), the
     student on all images: by cross-entropy on the labelled ones, and by the teacher's labels, which are those of the
-    very view that it sees, on the others. With B images a batch, its loss is
+    very view that it sees, on the others. Every image comes once an epoch; with B a batch, its loss is
 
-        (1/B) * (cross_entropy * sum over labelled CE(label, f) + weight * sum over the others L(teacher's label, f))
+        (1/B) * (cross_entropy * sum over labelled CE(label, f) + weight * sum over others L(x))
 
     plain: L is any method that needs no labels and no turned images, such as kd; at temperature 1 that is
     cross-entropy with the teacher's label, which both papers compare themselves with.
@@ -53,19 +53,19 @@ class Unlabelled:
     NeurIPS 2022, arXiv 2210.06711. With p(x) the probability that the teacher errs, and distortion(x) the loss under
     its wrong label over that under the true one,
 
-        L = w(x) * CE(teacher's label, f),    w(x) = 1 / (1 + p(x) * (distortion(x) - 1)), at most 1
+        L = w(x) * CE(teacher's label, f),    w(x) = 1 / (1 + p(x) * (distortion(x) - 1)) <= 1
 
-    whose expectation is the cross-entropy with the true label. p and distortion are means over the nearest labelled
-    images that neither network learns from, at (margin of the teacher, margin of the student), a margin being the
-    largest probability less the second; the wrong label is the one that the teacher gives.
+    whose expectation is the cross-entropy with the true label. p is a mean over the nearest labelled images that
+    neither network learns from, at (margin of the teacher, margin of the student), and distortion one over those of
+    them where the teacher errs; a margin is the largest probability less the second.
 
     mixed: Kontonis, Iliopoulos, Trinh, Baykal, Menghani, Vee: "SLaM: Student-Label Mixing for Distillation with
     Unlabeled Examples", NeurIPS 2023, arXiv 2302.03806. With alpha(x) the probability that the teacher is right, and
     top_k(x) 1 for its likeliest k classes,
 
-        L = CE(teacher's label, alpha(x) * f + (1 - alpha(x)) * (1 - f) * top_k(x)), 1 - f over k - 1 if `normalized`
+        L = CE(teacher's label, alpha(x) * f + (1 - alpha(x)) * (1 - f) * top_k(x))
 
-    so that a prediction is not held to a label that the teacher is likely to have wrong. alpha is isotonic regression,
+    (with `normalized`, the second part over k - 1, as in the paper's theory), so that a prediction is not held to a label that the teacher is likely to have wrong. alpha is isotonic regression,
     on the teacher's margin, of whether it is right about labelled images that it has not learnt from; no less than
     `least_alpha`, as from 1/2 down the gradient would point the other way.
 
