@@ -65,9 +65,10 @@ class Unlabelled:
 
         L = CE(teacher's label, alpha(x) * f + (1 - alpha(x)) * (1 - f) * top_k(x))
 
-    (with `normalized`, the second part over k - 1, as in the paper's theory), so that a prediction is not held to a label that the teacher is likely to have wrong. alpha is isotonic regression,
-    on the teacher's margin, of whether it is right about labelled images that it has not learnt from; no less than
-    `least_alpha`, as from 1/2 down the gradient would point the other way.
+    so that a prediction is not held to a label that the teacher is likely to have wrong; with `normalized`, the second
+    part is over k - 1, as in the paper's theory. alpha is isotonic regression, on the teacher's margin, of whether it
+    is right about labelled images that it has not learnt from; no less than `least_alpha`, as from 1/2 down the
+    gradient would point the other way.
 
     The code of neither paper was at hand, and what follows are choices made here. Estimates come from images out of
     `labelled`, the share `estimation` of them, and not from the validation split, whose labels would outnumber them: a
