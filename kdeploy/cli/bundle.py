@@ -37,13 +37,14 @@ def bundle(
     from kdeploy.cli.output import emit, talking
     from kdeploy.cli.tables import facts
     from kdeploy.errors import UserError, nearest
+    from kdeploy.recipe.networks import deployed
     from kdeploy.report import figures
     from kdeploy.stages import bundle as stage
     from kdeploy.stages.bench import measurements
 
     with talking():
         opened = pipeline.reopen(run)
-        students = pipeline.deployed(opened.recipe)
+        students = deployed(opened.recipe)
         built = [path.parent.name for path in sorted((run / "engines").glob("*/manifest.json"))]
         shippable = [name for name in built if not name.endswith("pytorch")]
         if not shippable:

@@ -74,7 +74,7 @@ def choose(run: Run, role: str = STUDENT) -> str:
         raise UserError(f"{run.folder} holds no measured engine to choose from. Run its recipe again.")
     fit = [found for found in measured if found.name not in failed]
     if not fit:
-        whose = "" if role == STUDENT else f" of {role}"
+        whose = "" if deployed(run.recipe) == [role] else f" of {role}"
         raise GateFailed(
             f"No engine{whose} holds the gates, so there is nothing to bundle; bundle.engine names one all the same."
         )
