@@ -14,7 +14,7 @@ from kdeploy import artifacts, bundle
 from kdeploy.errors import UserError
 from kdeploy.parity import Parity
 from kdeploy.provenance import RunRecord, now
-from kdeploy.recipe.networks import STUDENT
+from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Epoch, Gate, ReportData, ReportedEpochs, Stage
 from kdeploy.report.rows import Row, rows_from
 from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
@@ -182,7 +182,6 @@ def gains_over_alone(runs: Sequence[RunResults]) -> dict[str, Mean]:
     """
     per_seed = [run.rows for run in runs]
     gains = {
-        role: accuracy_gain(per_seed, f"{role}-pytorch", f"{role.replace(STUDENT, 'alone')}-pytorch")
-        for role in runs[0].students
+        role: accuracy_gain(per_seed, f"{role}-pytorch", f"{baseline_role(role)}-pytorch") for role in runs[0].students
     }
     return {role: gain for role, gain in gains.items() if gain is not None}

@@ -71,6 +71,11 @@ def student_role(number: int) -> str:
     return STUDENT if number == 0 else f"{STUDENT}-{number + 1}"
 
 
+def baseline_role(student: str) -> str:
+    """The same student from the labels only: `alone` beside `student`, `alone-2` beside `student-2`."""
+    return student.replace(STUDENT, "alone")
+
+
 def assistant_role(number: int) -> str:
     """`assistant-1` for the first, which is number 0."""
     return f"assistant-{number + 1}"

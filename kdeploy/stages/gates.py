@@ -8,6 +8,7 @@ from typing import Any
 
 from kdeploy import artifacts, parity
 from kdeploy.bench.artifacts import role_of
+from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
 
@@ -105,10 +106,12 @@ def _gain(networks: Path, bound: float | None) -> list[Gate]:
     if bound is None:
         return []
     gates = []
-    for alone in sorted(networks.glob("alone*/history.json")):
-        role = alone.parent.name.replace("alone", "student")
-        student = artifacts.read_json(networks / role / "history.json")
-        gain = 100 * (_selected(student) - _selected(artifacts.read_json(alone)))
+    for student in sorted(networks.glob(f"{STUDENT}*/history.json")):
+        role = student.parent.name
+        alone = networks / baseline_role(role) / "history.json"
+        if not alone.is_file():
+            continue
+        gain = 100 * (_selected(artifacts.read_json(student)) - _selected(artifacts.read_json(alone)))
         gates.append(
             Gate(
                 name="student_gain_points",

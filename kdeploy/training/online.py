@@ -95,6 +95,7 @@ class OnlineEnsemble(Objective):
             (shared,) = stem.features
             given = shared if self.stem_gradient else shared.detach()
             logits = [_whole(each) for each in (first, *(body(given) for body in self._bodies))]
+            # there are no views where features weigh nothing
             features = [view.outputs(each)[0].features for view, each in zip(views, logits, strict=False)]
         terms = {**self._labels(logits, batch), **self._features(features), **self._ensemble(logits, batch, context)}
         return Step(torch.stack(list(terms.values())).sum(), terms, logits[0])

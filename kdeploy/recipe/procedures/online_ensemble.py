@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kdeploy import models
-from kdeploy.recipe.networks import Trained, student_role
+from kdeploy.recipe.networks import Trained, baseline_role, student_role
 from kdeploy.recipe.procedures.base import Description
 from kdeploy.recipe.schema import NetworkSpec, Recipe, Spec
 
@@ -47,7 +47,7 @@ class OnlineEnsemble(Description):
             Trained(role, network, distill, methods=distill.methods, deployed=True) for role, network in found.items()
         )
         together = replace(first, beside=tuple(other.network for other in others))
-        alone = [Trained(alone_role(role), network, distill) for role, network in found.items()]
+        alone = [Trained(baseline_role(role), network, distill) for role, network in found.items()]
         return [*(alone if distill.baseline == "alone" else []), together, *others]
 
     def check(self, recipe: Recipe) -> None:
@@ -89,11 +89,6 @@ def students(recipe: Recipe) -> dict[str, NetworkSpec]:
         for width in options(recipe).widths
     ]
     return {student_role(number): network for number, network in enumerate([full, *further])}
-
-
-def alone_role(role: str) -> str:
-    """The same student from the labels only: `alone`, `alone-2`."""
-    return role.replace("student", "alone")
 
 
 def _require_a_stem(model: str) -> None:

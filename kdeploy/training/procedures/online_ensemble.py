@@ -10,8 +10,8 @@ from kdeploy.loading.seeds import seed_of
 from kdeploy.methods.base import Method
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.stages import share_stem
-from kdeploy.recipe.networks import STUDENT
-from kdeploy.recipe.procedures.online_ensemble import alone_role, options, students
+from kdeploy.recipe.networks import STUDENT, baseline_role
+from kdeploy.recipe.procedures.online_ensemble import options, students
 from kdeploy.recipe.schema import Recipe
 from kdeploy.training.objective import CrossEntropy
 from kdeploy.training.online import FEATURES, Adapters, OnlineEnsemble
@@ -88,7 +88,7 @@ def _alone_jobs(recipe: Recipe) -> list[Job]:
     """Each student from the labels only. The first one's seed makes the stem that all of them start from."""
     jobs = []
     for role, network in students(recipe).items():
-        job = alone_job(alone_role(role), network, recipe.distill, recipe)
+        job = alone_job(baseline_role(role), network, recipe.distill, recipe)
         stem = {} if role == STUDENT else {"stem": recipe.student.model_dump(mode="json")}
         jobs.append(replace(job, run=partial(_alone, role=role), inputs={**job.inputs, **stem}))
     return jobs
@@ -99,7 +99,7 @@ def _alone(shop: Workshop, role: str) -> None:
     made, _ = _made(shop)
     spec, seed = shop.recipe.distill, shop.recipe.seed
     network = students(shop.recipe)[role]
-    shop.train(alone_role(role), made[role], CrossEntropy(spec.label_smoothing), spec, seed, network_spec=network)
+    shop.train(baseline_role(role), made[role], CrossEntropy(spec.label_smoothing), spec, seed, network_spec=network)
 
 
 def _together(shop: Workshop) -> None:
