@@ -32,9 +32,10 @@ class OnlineEnsembleCompression:
     Walawalkar, Shen, Savvides: "Online Ensemble Model Compression using Knowledge Distillation", ECCV 2020, arXiv
     2011.07449. N students of one depth share a stem. The first is the recipe's student; the j-th has (N - j + 1)/N of
     its channels (`widths`). Each learns the labels and, by `method`, the mean of all students' logits; the stages of
-    the narrower ones learn those of the first, each through a 1x1 convolution (`training/online.py`). The authors'
-    weights of the three for CIFAR are `cross_entropy: 0.7`, `feature_weight: 0.15` and, for `method: kd` with `options:
-    {temperature: 2}`, `weight: 0.15`; `method` may also be dkd, dist, nkd or another one on logits, or a sum of such.
+    the narrower ones learn those of the first, each through a 1x1 convolution (`training/online.py`). For ResNet-110 on
+    CIFAR-100 the authors weigh the three by `cross_entropy: 0.7`, `feature_weight: 0.15` and, for `method: kd` with
+    `options: {temperature: 2}`, `weight: 0.15`. `method` may also be dkd, dist, nkd or another one on logits, or a sum
+    of such.
 
     One training leaves N whole networks, each with its copy of the stem, in networks/student, networks/student-2 and
     so on; all are exported, compiled and bundled. As `alone`, `alone-2` and so on, the same networks are trained on the
