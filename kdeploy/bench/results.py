@@ -60,7 +60,7 @@ class Measurement(Record):
     name: str
     """The row: teacher-pytorch, student-onnxruntime-int8, ..."""
     role: str
-    """teacher, alone, student, assistant-1 or peer-2 and so on, or file for an artefact from outside a run."""
+    """teacher, alone, student, student-2, assistant-1, peer-2 and so on, or file for an artefact from outside a run."""
     engine: str
     precision: str
     """As in the engine's manifest; "not stated" for an ONNX file from outside."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from kdeploy.recipe.schema import AssistantSpec, LinkSpec, MethodSpec, NetworkSpec, Recipe, TrainSpec
 
+STUDENT = "student"
+"""The role of the student; further ones are student-2 and so on."""
 CHOSEN = "assistant"
 """The role of the assistant that `path: auto` takes."""
 
@@ -38,6 +40,11 @@ def networks(recipe: Recipe) -> list[Trained]:
     return describe(recipe.distill.procedure).networks(recipe)
 
 
+def deployed(recipe: Recipe) -> list[str]:
+    """The roles that are exported, compiled into the recipe's engines and bundled: the student, in most procedures."""
+    return [network.role for network in networks(recipe) if network.deployed]
+
+
 def teachers(recipe: Recipe) -> list[Trained]:
     """The trained teachers."""
     return [Trained(role, spec, spec.train) for role, spec in recipe.all_teachers.items()]
@@ -56,7 +63,17 @@ def linked(
     beside: tuple[NetworkSpec, ...] = (),
 ) -> Trained:
     """A network that learns from another, or with others."""
-    return Trained(role, network, link, teacher, link.methods, beside, link.readout, deployed=role == "student")
+    return Trained(role, network, link, teacher, link.methods, beside, link.readout, deployed=role == STUDENT)
+
+
+def student_role(number: int) -> str:
+    """`student` for the first, which is number 0, then `student-2`."""
+    return STUDENT if number == 0 else f"{STUDENT}-{number + 1}"
+
+
+def baseline_role(student: str) -> str:
+    """The same student from the labels only: `alone` beside `student`, `alone-2` beside `student-2`."""
+    return student.replace(STUDENT, "alone")
 
 
 def assistant_role(number: int) -> str:

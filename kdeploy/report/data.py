@@ -83,12 +83,16 @@ class ReportData(Part):
     baseline: str
     """Key of the row that ratios refer to."""
     shipped: str | None
-    """Key of the row that the bundle holds; None: nothing was packed."""
+    """Key of the row that the student's bundle holds; None: nothing was packed."""
+    also_shipped: tuple[str, ...] = ()
+    """The same of further students' bundles."""
     rows: tuple[Row, ...]
     seeds: tuple[AggregateRow, ...] = ()
     """Means, where several seeds were run."""
     gain: Mean | None = None
     """Accuracy of distilled less alone, paired by seed."""
+    further_gains: dict[str, Mean] = {}
+    """The same of further students, by role."""
     measurements: tuple[Measurement, ...]
     curves: dict[str, tuple[Epoch, ...]]
     """By the network's role."""

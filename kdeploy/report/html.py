@@ -23,7 +23,7 @@ from kdeploy.report.charts import steadiness, tradeoff, training
 from kdeploy.report.charts.svg import Element, markup
 from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, heading
 from kdeploy.report.data import ReportData
-from kdeploy.report.headline import headline
+from kdeploy.report.headline import headlines, shipped_rows
 from kdeploy.report.rows import Row
 
 _QUANTILES = 101
@@ -53,7 +53,8 @@ def render(report: ReportData) -> str:
     }
     return environment.get_template("report.html.j2").render(
         report=report,
-        headline=headline(report),
+        headlines=headlines(report),
+        shipped=shipped_rows(report),
         columns=COLUMNS,
         best=[best_of([column.value(row) for row in report.rows], column.best) for column in COLUMNS],
         seed_columns=AGGREGATE_COLUMNS,

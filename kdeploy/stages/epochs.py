@@ -23,7 +23,7 @@ class Epochs:
         return f"epochs/{self.role}"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        weights = {name: sha for name, sha in run.outputs_of(f"networks/{self.role}").items() if "safetensors" in name}
+        weights = {name: sha for name, sha in run.trained(self.role).items() if "safetensors" in name}
         return {"weights": weights, "images": data.fingerprint(run)}
 
     def run(self, run: Run) -> Sequence[Path]:

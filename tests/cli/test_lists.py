@@ -73,6 +73,7 @@ def test_version(kdeploy):
                 "cifar10/resnet56-resnet8",
                 "cifar10/resnet56-resnet8-kd",
                 "cifar10/resnet8-mutual",
+                "cifar10/resnet8-online-ensemble",
             ],
         ),
         ("kdeploy recipes qu", ["quickstart"]),

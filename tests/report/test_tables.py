@@ -104,3 +104,11 @@ def test_a_markdown_page_has_each_seed_the_gain_and_the_machine():
     )
     assert "Means over seeds 0, 1" in several
     assert "Distilled over alone: **+2.50 points** [-3.85, +8.85]" in several
+
+
+def test_a_markdown_page_has_the_gain_of_each_student():
+    rows = rows_from(measurements(), baseline=measurements()[0].name)
+    gains = {"gain": mean_of([0.02, 0.03]), "further_gains": {"student-2": mean_of([0.04, 0.05])}}
+    several = page(report(seeds=aggregate([rows, rows]), **gains), {0: rows, 1: rows})
+    assert "Distilled over alone: **+2.50 points**" in several
+    assert "Distilled over alone (student-2): **+4.50 points** [-1.85, +10.85]" in several

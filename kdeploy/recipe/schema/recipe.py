@@ -38,7 +38,7 @@ class Recipe(Spec):
     seed: Seed = 0
     data: DataSpec = Field(default_factory=lambda: DataSpec())
     teacher: TeacherSpec | None = Field(
-        None, description="Needed by every procedure but mutual, whose networks teach one another."
+        None, description="Needed by every procedure but those whose networks teach one another."
     )
     teachers: tuple[TeacherSpec, ...] = Field(
         (), description="offline only: further teachers beside `teacher`, whose cache is made for all of them."
