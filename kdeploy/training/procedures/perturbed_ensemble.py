@@ -25,9 +25,9 @@ class PerturbedEnsemble:
 
     The student is a BatchEnsemble: one network whose M members share the weights and differ by two vectors a layer
     (`kdeploy.models.batch_ensemble`). Member m learns from teacher m alone. On the training images teachers hardly
-    disagree, so they are compared on images that are moved, at each batch, along a direction in which one of them,
-    drawn by chance, changes its mind (`kdeploy.training.perturbation`): what they disagree on is what makes an ensemble
-    surer where it is right, and less sure where it is wrong. The student's probabilities are the mean of its members'.
+    disagree, and the members would learn to be one network M times. So they are taught on images that are moved, at
+    each batch, along a direction in which one teacher, drawn by chance, changes its mind
+    (`kdeploy.training.perturbation`). The student's probabilities are the mean of its members'.
 
     The paper's settings: `method: kd` with `options: {temperature: 1, alpha: 0.9}`, four teachers, cross-entropy on the
     images as they are. Any zoo network becomes such a student, and any method fits that is taught on images as they
