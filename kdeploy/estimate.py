@@ -126,11 +126,11 @@ def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: 
     return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
 
 
-def _rotations(one: Trained) -> int:
+def _rows(one: Trained) -> int:
     """Rows that an image takes up in the training of a network."""
     from kdeploy import methods
 
-    return max((methods.find(term.method).needs.rotations for term in one.methods), default=1)
+    return one.passes * max((methods.find(term.method).needs.rotations for term in one.methods), default=1)
 
 
 class _Timing:
@@ -155,7 +155,7 @@ class _Timing:
         if one.train is None:
             return 2.0, "one evaluation"
         steps = self._steps(one.train)
-        spec = one.train.model_copy(update={"batch": one.train.batch * _rotations(one)})
+        spec = one.train.model_copy(update={"batch": one.train.batch * _rows(one)})
         seconds = steps * sum(self._seconds(network, spec, train=True) for network in learning)
         if one.teacher is not None:
             seconds += steps * self._seconds(one.teacher, spec, train=False)

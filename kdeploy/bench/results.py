@@ -51,6 +51,10 @@ class Accuracy(Record):
     per_class: dict[str, float]
     predictions: tuple[int, ...]
     """Predicted class of each sample, so that two engines can be compared sample by sample."""
+    negative_log_likelihood: float | None = None
+    """Mean of -log p(label), in nats; None here and below: measured before there was this field, or not a number."""
+    calibration_error: float | None = None
+    """Expected calibration error over 15 bins of confidence, a share."""
 
 
 class Measurement(Record):

@@ -19,7 +19,8 @@ class Trained:
     role: its folder under `networks/`; train: its training, None where it is used as it is; teacher: what teaches it,
     None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
     its last layer that follows; row: whether it stands in the table of engines; deployed: whether it is exported,
-    compiled into the recipe's engines and bundled.
+    compiled into the recipe's engines and bundled; passes: how often each image goes through it in a step of
+    its training, beside what its methods ask for.
     """
 
     role: str
@@ -31,6 +32,7 @@ class Trained:
     readout: TrainSpec | None = None
     row: bool = True
     deployed: bool = False
+    passes: int = 1
 
 
 def networks(recipe: Recipe) -> list[Trained]:

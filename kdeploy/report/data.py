@@ -30,11 +30,13 @@ class Epoch(BaseModel):
 
 
 class EpochScore(Part):
-    """One epoch's weights: accuracies as shares; epoch counts from 0."""
+    """One epoch's weights: accuracies as shares; epoch counts from 0; None: not measured, or not a number."""
 
     epoch: int
     validation_accuracy: float
     test_accuracy: float
+    test_negative_log_likelihood: float | None = None
+    test_calibration_error: float | None = None
 
 
 class ReportedEpochs(Part):

@@ -15,6 +15,7 @@ from kdeploy.loading import Batch
 from kdeploy.loading.seeds import seeded
 from kdeploy.methods.base import Context, Method, Outputs, Phase
 from kdeploy.training.gathering import Gathering, compared
+from kdeploy.training.optim import Apart
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.teaching import Teaching
 from kdeploy.training.views import View
@@ -35,6 +36,10 @@ class Objective(nn.Module):
     @abstractmethod
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         """The loss of `network` on `batch`; called once a step."""
+
+    def apart(self, network: nn.Module) -> Sequence[Apart]:
+        """Which parameters of `network` are trained in another way than the recipe says of all; none for most."""
+        return ()
 
 
 def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:

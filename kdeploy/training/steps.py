@@ -17,7 +17,7 @@ from kdeploy.training import state
 from kdeploy.training.compilation import compiled
 from kdeploy.training.nonfinite import Skipping, all_finite, culprits
 from kdeploy.training.objective import Objective, Step
-from kdeploy.training.optim import learning_rate, make_optimizer
+from kdeploy.training.optim import LR_FACTOR, grouped, learning_rate, make_optimizer
 from kdeploy.training.reduction import Reduction
 from kdeploy.training.setup import Setup
 
@@ -32,7 +32,7 @@ class Steps:
     ) -> None:
         unique = dict.fromkeys([*network.parameters(), *objective.parameters()])
         self.parameters = [parameter for parameter in unique if parameter.requires_grad]
-        optimizer = make_optimizer(self.parameters, spec)
+        optimizer = make_optimizer(grouped(self.parameters, objective.apart(network)), spec)
         self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
         model = compiled(network, setup) if spec.compile else network
         self.model, self.optimizer = setup.fabric.setup(model, optimizer, move_to_device=False)
@@ -59,7 +59,7 @@ class Steps:
         and gradients of this process.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(epoch, number)
+            group["lr"] = self.rate(epoch, number) * group.get(LR_FACTOR, 1.0)
         context = Context(
             index=batch.index, epoch=epoch, step=epoch * len(self.train) + number, epochs=self._spec.epochs
         )

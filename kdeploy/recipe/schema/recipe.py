@@ -41,7 +41,9 @@ class Recipe(Spec):
         None, description="Needed by every procedure but those whose networks teach one another."
     )
     teachers: tuple[TeacherSpec, ...] = Field(
-        (), description="offline only: further teachers beside `teacher`, whose cache is made for all of them."
+        (),
+        description="offline and perturbed-ensemble: further teachers beside `teacher`, whose cache is made for all of "
+        "them.",
     )
     student: NetworkSpec
     distill: DistillSpec = Field(default_factory=lambda: DistillSpec())
