@@ -154,7 +154,7 @@ class _Timing:
         self.disk_bytes += _COPIES * sum(self._weights_bytes(network) for network in learning)
         if one.train is None:
             return 2.0, "one evaluation"
-        steps = self._steps(one.train)
+        steps = self._steps(one.train, one.share)
         spec = one.train.model_copy(update={"batch": one.train.batch * _rows(one)})
         seconds = steps * sum(self._seconds(network, spec, train=True) for network in learning)
         if one.teacher is not None:
@@ -163,9 +163,10 @@ class _Timing:
             seconds += self._steps(one.readout) * self._seconds(one.network, one.readout, train=False)
         return seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
 
-    def _steps(self, spec: TrainSpec) -> int:
+    def _steps(self, spec: TrainSpec, share: float = 1.0) -> int:
+        """Steps of a training on a share of the images."""
         assert self.splits is not None
-        return -(-len(self.splits.train) // spec.batch) * spec.epochs
+        return -(-round(share * len(self.splits.train)) // spec.batch) * spec.epochs
 
     def _seconds(self, network: NetworkSpec, spec: TrainSpec, *, train: bool) -> float:
         """Seconds of one step: forward and backward, or forward alone. Timed once for all seeds."""

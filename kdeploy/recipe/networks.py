@@ -19,8 +19,8 @@ class Trained:
     role: its folder under `networks/`; train: its training, None where it is used as it is; teacher: what teaches it,
     None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
     its last layer that follows; row: whether it stands in the table of engines; deployed: whether it is exported,
-    compiled into the recipe's engines and bundled; passes: how often each image goes through it in a step of
-    its training, beside what its methods ask for.
+    compiled into the recipe's engines and bundled; passes: how often each image goes through it in a step of its
+    training, beside what its methods ask for; share: of the training images, what it is trained on.
     """
 
     role: str
@@ -33,6 +33,7 @@ class Trained:
     row: bool = True
     deployed: bool = False
     passes: int = 1
+    share: float = 1.0
 
 
 def networks(recipe: Recipe) -> list[Trained]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -40,6 +40,13 @@ class Objective(nn.Module):
     def apart(self, network: nn.Module) -> Sequence[Apart]:
         """Which parameters of `network` are trained in another way than the recipe says of all; none for most."""
         return ()
+
+    def begin_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before the first batch of an epoch, and not where a training goes on inside of one.
+
+        What it changes must lie in buffers, which a checkpoint holds, and derive from `network`, `epoch` and them.
+        """
+        return
 
 
 def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
@@ -89,6 +96,10 @@ class Lesson:
     view: View
     share: float = 1.0
     name: str = ""
+
+
+Loss = Callable[[Sequence[Lesson], float], Objective]
+"""From what the teachers have to teach, and the weight of cross-entropy, to what is minimised."""
 
 
 class Distillation(Objective):

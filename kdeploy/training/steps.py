@@ -36,6 +36,7 @@ class Steps:
         self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
         model = compiled(network, setup) if spec.compile else network
         self.model, self.optimizer = setup.fabric.setup(model, optimizer, move_to_device=False)
+        self._network = network
         self._reduce = Reduction([network, objective], self.parameters, setup.processes)
         self.objective = objective
         self.train = train
@@ -45,6 +46,12 @@ class Steps:
     def training_mode(self) -> None:
         self.model.train()
         self.objective.train()
+
+    def enter(self, epoch: int, batch: int) -> None:
+        """Begin an epoch, or go on with it from a checkpoint, whose next batch is this one."""
+        self.training_mode()
+        if batch == 0:
+            self.objective.begin_epoch(self._network, epoch)
 
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of batch `number` of an epoch; both count from 0."""
@@ -90,7 +97,7 @@ class Steps:
         and all its images are left in `nonfinite.json`.
         """
         position = progress.load()
-        self.training_mode()
+        self.enter(epoch, position.batch)
         processes = self._setup.processes
         found: list[str] = []
 
