@@ -17,7 +17,8 @@ class Trained:
     role: its folder under `networks/`; train: its training, None where it is used as it is; teacher: what teaches it,
     None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
     its last layer that follows; row: whether it stands in the table of engines; deployed: whether it is exported,
-    compiled into the recipe's engines and bundled.
+    compiled into the recipe's engines and bundled; batches: how many an epoch of its training has, where they are not
+    cut from training images.
     """
 
     role: str
@@ -29,6 +30,7 @@ class Trained:
     readout: TrainSpec | None = None
     row: bool = True
     deployed: bool = False
+    batches: int | None = None
 
 
 def networks(recipe: Recipe) -> list[Trained]:

@@ -33,7 +33,8 @@ class EpochScore(Part):
     """One epoch's weights: accuracies as shares; epoch counts from 0."""
 
     epoch: int
-    validation_accuracy: float
+    validation_accuracy: float | None
+    """None where there are no validation images."""
     test_accuracy: float
 
 
@@ -100,5 +101,7 @@ class ReportData(Part):
     provenance: tuple[Stage, ...]
     machine: dict[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What the procedure has to say of its networks: sentences."""
     paths: dict[str, str]
     """Where things lie: run folder, bundle, ..."""
