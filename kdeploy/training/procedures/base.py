@@ -80,7 +80,7 @@ class Workshop:
 
     @cached_property
     def normalize(self) -> NormalizeSpec:
-        """The data's normalisation, for networks that do not set their own; the teacher's where none can be measured."""
+        """The data's normalisation, for networks that do not set their own; the teacher's if it cannot be measured."""
         asked, teacher = self.recipe.data.normalize, self.recipe.teacher
         if asked != "train":
             return asked

@@ -161,10 +161,11 @@ def _note(shop: Workshop, scores: Scores, options: NoiseOptions) -> None:
         "eval() with the statistics of noise"
     )
     notes = [
-        f"No training image was opened: the student learnt from Gaussian noise, the teacher's batch norms normalising "
-        f"by {options.teacher_statistics} statistics; int8 was calibrated on noise images, and parity shown on them.",
-        f"Accuracy of the student on {images} test images: {forms}. The first two are transductive: they have seen test "
-        f"images, without labels. Deployed: {options.deploy}.",
+        "No training image was opened: the student learnt from Gaussian noise, the teacher's batch norms normalising by "
+        f"{options.teacher_statistics} statistics. int8 is calibrated on noise images, and exported networks are "
+        "compared on them.",
+        f"Accuracy of the student on {images} test images: {forms}. The first two are transductive: they have seen "
+        f"test images, without labels. Deployed: {options.deploy}.",
     ]
     events.say(f"student: {forms}; deployed: {options.deploy}")
     figures = {
