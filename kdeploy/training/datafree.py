@@ -22,6 +22,9 @@ from kdeploy.training.procedures.base import Workshop, weighted_methods
 from kdeploy.training.teaching import Live, Teaching
 from kdeploy.training.views import Tapped, View, survey
 
+NOTES = "notes.json"
+"""What there is to know of a student, in sentences for the report and in figures."""
+
 
 class LiveByBatch(Live):
     """The teacher on the images of each batch, its batch norms normalising by that batch."""
@@ -41,6 +44,11 @@ def check_methods(recipe: Recipe) -> None:
                 f"procedure {recipe.distill.procedure} has none of these: take kd, dkd, dist, at or another method "
                 "without them."
             )
+
+
+def methods_of(recipe: Recipe) -> list[Method]:
+    """The recipe's methods, made anew."""
+    return [method for method, _ in weighted_methods(recipe.distill)]
 
 
 def teacher_of(shop: Workshop) -> Classifier:

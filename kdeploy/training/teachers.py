@@ -53,7 +53,7 @@ def require_above_chance(
     """
     decided = shop.decide(TrainSpec())
     decided.place(teacher)
-    logits, labels = predict(teacher, shop.evaluation(on), decided)
+    logits, labels = predict(teacher, shop.validation(on), decided)
     order = None if teacher.class_map is None else teacher.class_map.tolist()
     examined = examine(logits, labels, order)
     if examined.near_chance and remedy is not None:
@@ -113,7 +113,7 @@ def _try_normalizations(
     for name, (mean, std) in known.items():
         other = Classifier(teacher.network, mean, std, order)
         decided.place(other)
-        gained = accuracy(*predict(other, shop.evaluation(on), decided))
+        gained = accuracy(*predict(other, shop.validation(on), decided))
         found.append((gained, name, mean, std))
     gained, name, mean, std = max(found)
     if gained < score + _BETTER:

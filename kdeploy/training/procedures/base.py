@@ -13,16 +13,8 @@ from torch import nn
 
 from kdeploy import artifacts, methods, models
 from kdeploy.errors import UserError
-from kdeploy.loading import (
-    Batches,
-    EvalBatches,
-    Samples,
-    StreamedSet,
-    TensorSet,
-    TrainBatches,
-    Views,
-    channel_statistics,
-)
+from kdeploy.loading import Batches, EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views
+from kdeploy.loading.statistics import channel_statistics
 from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
@@ -82,11 +74,9 @@ class Workshop:
     def normalize(self) -> NormalizeSpec:
         """The data's normalisation, for networks that do not set their own; the teacher's if it cannot be measured."""
         asked, teacher = self.recipe.data.normalize, self.recipe.teacher
-        if asked != "train":
-            return asked
-        if not self.splits.has_training_images and teacher is not None and teacher.normalize is not None:
+        if asked == "train" and not self.splits.has_training_images and teacher and teacher.normalize:
             return teacher.normalize
-        return channel_statistics(self.splits.train)
+        return channel_statistics(self.splits.train) if asked == "train" else asked
 
     def make(self, spec: NetworkSpec, seed: int) -> Classifier:
         """A network as its spec says, with weights from `seed` or from its checkpoint.
@@ -152,12 +142,8 @@ class Workshop:
         """Augmented training batches, this process's part of them; their order depends on the seed alone."""
         return TrainBatches(self.views(seed, cache), batch=spec.batch, seed=seed, share=self.processes.share)
 
-    def validation(self) -> EvalBatches:
-        """This process's part of the validation images."""
-        return self.evaluation("validation")
-
-    def evaluation(self, split: str) -> EvalBatches:
-        """This process's part of a split, unchanged."""
+    def validation(self, split: str = "validation") -> EvalBatches:
+        """This process's part of the validation images, or of another split, as they are."""
         return EvalBatches(self.tensors(split), share=self.processes.share)
 
     def score(self, classifier: nn.Module, spec: TrainSpec) -> float:

@@ -17,13 +17,12 @@ from kdeploy.recipe.procedures.noise import NoiseOptions
 from kdeploy.recipe.schema import AugmentSpec, Recipe, TrainSpec
 from kdeploy.sources import synthesised
 from kdeploy.training.batchnorm import batch_statistics, recalibrate, require_batch_norms
-from kdeploy.training.datafree import check_methods, leave_images, taught, teacher_of, to_uint8
+from kdeploy.training.datafree import NOTES, check_methods, leave_images, taught, teacher_of, to_uint8
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.procedures.base import Job, Workshop
 from kdeploy.training.procedures.offline import teacher_jobs
 
 WHAT = "noise images"
-NOTES = "notes.json"
 _UNCHANGED = AugmentSpec(crop=0, flip=False)
 _NEVER_TRAINED_ON = -1
 """The epoch whose noise is left for calibration."""
@@ -161,8 +160,8 @@ def _note(shop: Workshop, scores: Scores, options: NoiseOptions) -> None:
         "eval() with the statistics of noise"
     )
     notes = [
-        "No training image was opened: the student learnt from Gaussian noise, the teacher's batch norms normalising by "
-        f"{options.teacher_statistics} statistics. int8 is calibrated on noise images, and exported networks are "
+        "No training image was opened: the student learnt from Gaussian noise, the teacher's batch norms normalising "
+        f"by {options.teacher_statistics} statistics. int8 is calibrated on noise images, and exported networks are "
         "compared on them.",
         f"Accuracy of the student on {images} test images: {forms}. The first two are transductive: they have seen "
         f"test images, without labels. Deployed: {options.deploy}.",
