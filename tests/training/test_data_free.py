@@ -37,7 +37,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(way: str, images: Path, teacher_folder: Path, **more: Any) -> Recipe:
-    options = {"synthesis": way, "images": 512, **WAYS[way], **more.pop("options", {})}
+    told = {**WAYS[way], **more.pop("told", {})}
+    options = {"synthesis": way, "images": more.pop("made", 512), way: told}
     return unseen.recipe(images, teacher_folder, "data-free", options, distill=more)
 
 
@@ -121,7 +122,8 @@ def test_a_student_learns_digits_it_never_saw(images: Path, teacher_folder: Path
         "deepinversion",
         images,
         teacher_folder,
-        options={"iterations": 60, "images": 1024},
+        told={"iterations": 60},
+        made=1024,
         epochs=30,
         method="kd",
         weight=1,
@@ -134,26 +136,22 @@ def test_a_student_learns_digits_it_never_saw(images: Path, teacher_folder: Path
     assert (named.numpy() == test.labels).mean() > 0.3
 
 
-def test_options_are_filled_with_what_the_way_uses() -> None:
+def test_options_are_filled_with_what_the_way_is_told() -> None:
     fast = described.filled("data-free", {})
     assert fast["synthesis"] == "fast"
-    assert fast["weights"] == {"bn": 10.0, "oh": 0.5, "adversarial": 1.0}
-    assert fast["jitter"] is None
-    pixels = described.filled("data-free", {"synthesis": "deepinversion", "weights": {"tv": 0.1}})
-    assert pixels["weights"] == {"bn": 10.0, "oh": 1.0, "tv": 0.1, "l2": 0.0}
-    assert (pixels["iterations"], pixels["batches"], pixels["latent"]) == (2000, None, None)
+    assert (fast["fast"]["bn"], fast["fast"]["iterations"], fast["deepinversion"]) == (10.0, 5, None)
+    pixels = described.filled("data-free", {"synthesis": "deepinversion", "deepinversion": {"tv": 0.1}})
+    assert (pixels["deepinversion"]["tv"], pixels["deepinversion"]["lr"], pixels["fast"]) == (0.1, 0.05, None)
     assert described.filled("data-free", pixels) == pixels
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"synthesis": "dafl", "iterations": 3}, "iterations is nothing that dafl uses: leave it out"),
-        ({"synthesis": "dafl", "weights": {"bn": 1}}, "dafl has no term 'bn': its terms are oh, balance, activation"),
-        (
-            {"synthesis": "gan"},
-            "synthesis of the procedure data-free: Input should be 'deepinversion', 'dafl' or 'fast'",
-        ),
+        ({"synthesis": "dafl", "fast": {}}, "the synthesis is dafl: leave fast out, or set synthesis to fast"),
+        ({"dafl": {"lr": 1}}, "the synthesis is fast: leave dafl out"),
+        ({"fast": {"jitter": 1}}, "fast.jitter of the procedure data-free: Extra inputs are not permitted"),
+        ({"synthesis": "gan"}, "synthesis of the procedure data-free: Input should be 'deepinversion', 'dafl'"),
         ({"images": 10}, "images of the procedure data-free: Input should be greater than or equal to 512"),
     ],
 )

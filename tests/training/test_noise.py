@@ -25,8 +25,8 @@ from kdeploy.sources import synthesised
 from kdeploy.sources.base import Splits
 from kdeploy.training import procedures
 from kdeploy.training.batchnorm import batch_statistics
-from kdeploy.training.datafree import taught
 from kdeploy.training.evaluate import accuracy, predict
+from kdeploy.training.without_images import taught
 from tests.test_events import Heard
 from tests.training import tiny, unseen
 

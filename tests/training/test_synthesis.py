@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdeploy.loading import Batch
 from kdeploy.methods import Context
 from kdeploy.models.classifier import Classifier
+from kdeploy.recipe.procedures.data_free import DeepInversionOptions, FastOptions
 from kdeploy.training.synthesis.deepinversion import Inversion, Pixels
 from kdeploy.training.synthesis.fast import Pool, Rounds
 from kdeploy.training.synthesis.generator import Generator
@@ -117,7 +118,7 @@ class TestInputStatistics:
         torch.testing.assert_close(watch.term(), (mean + 1).norm() + (3 * var).norm(), rtol=1e-4, atol=1e-4)
 
     def test_the_hooks_are_gone_afterwards(self) -> None:
-        network, images = self.one_layer()
+        network, _ = self.one_layer()
         watch = InputStatistics(network)
         with pytest.raises(KeyboardInterrupt), watch.watching():
             raise KeyboardInterrupt
@@ -179,8 +180,8 @@ class TestInversion:
         return Pixels(start, [0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
 
     def objective(self, made: Classifier, **weights: float) -> Inversion:
-        given = {"bn": 1.0, "oh": 1.0, "tv": 1e-3, "l2": 1e-3, **weights}
-        return Inversion(made, torch.tensor([0, 1, 2, 3, 4, 0]), given, jitter=2, seed=0)
+        told = DeepInversionOptions(**{"bn": 1.0, "oh": 1.0, "tv": 1e-3, "l2": 1e-3, "jitter": 2, **weights})
+        return Inversion(made, torch.tensor([0, 1, 2, 3, 4, 0]), told, seed=0)
 
     def test_pixels_stay_inside_what_can_be_shown(self) -> None:
         pixels = self.pixels()
@@ -250,7 +251,7 @@ def fast(made: Classifier, student: Classifier, **more: Any) -> Any:
     from kdeploy import methods
     from kdeploy.recipe.schema import AugmentSpec
     from kdeploy.training.objective import Distillation, Lesson
-    from kdeploy.training.synthesis.fast import Fast, Making
+    from kdeploy.training.synthesis.fast import Fast
     from kdeploy.training.teaching import Live
     from kdeploy.training.views import View, survey
 
@@ -266,7 +267,7 @@ def fast(made: Classifier, student: Classifier, **more: Any) -> Any:
         Distillation([lesson], 0.0, named_by_teacher=True),
         Pool(32, (3, 8, 8)),
         rounds=Rounds(1, 2),
-        making=Making(3, 0.01, 0.01, {"bn": 1.0, "oh": 1.0, "adversarial": 1.0}),
+        told=FastOptions(iterations=3, lr=0.01, latent_lr=0.01, bn=1, oh=1, adversarial=1),
         classes=5,
         augment=AugmentSpec(crop=1),
         seed=0,

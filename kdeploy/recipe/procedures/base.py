@@ -64,6 +64,8 @@ class WithoutTrainingImages(Description):
             "there are no validation images to choose an epoch on: set distill.select to last": (
                 distill.select != "last"
             ),
+            "data.limit counts them: leave it out": recipe.data.limit is not None,
+            "its networks are not compiled: set distill.compile to false": distill.compile,
             "data.augment mixes training images: set mixup and cutmix to 0": recipe.data.augment.mixes,
         }
         for sentence, holds in refused.items():

@@ -11,30 +11,55 @@ from kdeploy.recipe.procedures.base import WithoutTrainingImages
 from kdeploy.recipe.schema import Recipe, Spec
 from kdeploy.recipe.schema.base import Positive
 
-_OWN: dict[str, dict[str, Any]] = {
-    "deepinversion": {"iterations": 2000, "lr": 0.05, "jitter": 2},
-    "dafl": {"batches": 120, "latent": 1000},
-    "fast": {
-        "batches": 400,
-        "latent": 256,
-        "iterations": 5,
-        "lr": 0.002,
-        "latent_lr": 0.01,
-        "warmup": 20,
-        "every": 400,
-    },
-}
-"""What each way of making images has to be told, with its paper's values for CIFAR-10."""
-WEIGHTS: dict[str, dict[str, float]] = {
-    "deepinversion": {"bn": 10.0, "oh": 1.0, "tv": 2.5e-5, "l2": 0.0},
-    "dafl": {"oh": 0.05, "balance": 5.0, "activation": 0.01},
-    "fast": {"bn": 10.0, "oh": 0.5, "adversarial": 1.0},
-}
-"""The terms of what the images minimise, each with its paper's weight for CIFAR-10."""
+
+class DeepInversionOptions(Spec):
+    """How pixels are optimised; the defaults are the authors' for CIFAR-10."""
+
+    iterations: Positive = Field(2000, description="Steps that a batch of images takes.")
+    lr: float = Field(0.05, gt=0, description="Adam's learning rate, of images normalised for the teacher.")
+    jitter: int = Field(2, ge=0, description="Pixels by which images are shifted at random, at most.")
+    bn: float = Field(10.0, ge=0, description="Weight of the distance to the teacher's statistics.")
+    oh: float = Field(1.0, ge=0, description="Weight of cross-entropy with the class that an image should show.")
+    tv: float = Field(2.5e-5, ge=0, description="Weight of the total variation.")
+    l2: float = Field(0.0, ge=0, description="Weight of the norm of the images.")
+
+
+class DaflOptions(Spec):
+    """How a generator is trained with the student; the weights are the authors' for CIFAR-10."""
+
+    batches: Positive = Field(120, description="Batches an epoch, each of new images.")
+    latent: Positive = Field(1000, description="Numbers that an image is made from.")
+    oh: float = Field(0.05, ge=0, description="Weight of cross-entropy with the class that the teacher names.")
+    balance: float = Field(5.0, ge=0, description="Weight of the balance between classes.")
+    activation: float = Field(0.01, ge=0, description="Weight of how much the teacher is excited.")
+
+
+class FastOptions(Spec):
+    """How a generator is made quick to adapt; the weights and rates are the authors' for CIFAR-10."""
+
+    batches: Positive = Field(400, description="Batches an epoch, each a step of the student or a round of new images.")
+    latent: Positive = Field(256, description="Numbers that an image is made from.")
+    iterations: Positive = Field(5, description="Steps that a copy of the generator takes for a batch of images.")
+    lr: float = Field(0.002, gt=0, description="Adam's learning rate of the copy in these steps.")
+    latent_lr: float = Field(0.01, gt=0, description="That of the latents.")
+    warmup: Positive = Field(20, description="Batches of images made before the student begins.")
+    every: Positive = Field(400, description="Steps of the student for each batch of images after that.")
+    bn: float = Field(10.0, ge=0, description="Weight of the distance to the teacher's statistics.")
+    oh: float = Field(0.5, ge=0, description="Weight of cross-entropy with the class that an image should show.")
+    adversarial: float = Field(1.0, ge=0, description="Weight of what surprises the student.")
+
+
+_WAYS: dict[str, type[Spec]] = {"deepinversion": DeepInversionOptions, "dafl": DaflOptions, "fast": FastOptions}
+
+
+def _told(way: str) -> str:
+    """What one way can be told, for the list of options."""
+    defaults = (f"{name} {field.default:g}" for name, field in _WAYS[way].model_fields.items())
+    return f"What {way} is told, where that is the synthesis; by itself: {', '.join(defaults)}."
 
 
 class DataFreeOptions(Spec):
-    """How the images are made. What a way of making them does not use is null, and refused where it is set."""
+    """How the images are made."""
 
     synthesis: Literal["deepinversion", "dafl", "fast"] = Field(
         "fast",
@@ -47,43 +72,21 @@ class DataFreeOptions(Spec):
         description="Images made (deepinversion), kept to train on, the oldest replaced (fast), or made at the end "
         "(dafl); they are left to calibrate int8 and to compare exported networks on, half each.",
     )
-    weights: dict[str, float] = Field(
-        default_factory=dict,
-        description="Weights of the terms that the images minimise: bn, oh, tv, l2 (deepinversion); oh, balance, "
-        "activation (dafl); bn, oh, adversarial (fast); default: the paper's.",
-    )
-    batches: Positive | None = Field(None, description="dafl, fast: batches an epoch.")
-    latent: Positive | None = Field(None, description="dafl, fast: numbers that the generator makes an image from.")
-    iterations: Positive | None = Field(
-        None, description="Steps that pixels (deepinversion), or generator and latents (fast), take for a batch."
-    )
-    lr: float | None = Field(None, gt=0, description="deepinversion, fast: Adam's learning rate in these steps.")
-    latent_lr: float | None = Field(None, gt=0, description="fast: that of the latents.")
-    jitter: int | None = Field(None, ge=0, description="deepinversion: pixels that images are shifted by at random.")
-    warmup: Positive | None = Field(None, description="fast: batches of images made before the student begins.")
-    every: Positive | None = Field(None, description="fast: steps of the student for each new batch of images.")
+    deepinversion: DeepInversionOptions | None = Field(None, description=_told("deepinversion"))
+    dafl: DaflOptions | None = Field(None, description=_told("dafl"))
+    fast: FastOptions | None = Field(None, description=_told("fast"))
 
     @model_validator(mode="before")
     @classmethod
-    def _filled(cls, given: Any) -> Any:
-        """What the chosen way uses, with nothing left to a default; what it does not use is refused."""
-        if not isinstance(given, Mapping):
+    def _chosen(cls, given: Any) -> Any:
+        """The chosen way with nothing left to a default; what another way is told is refused."""
+        if not isinstance(given, Mapping) or given.get("synthesis", "fast") not in _WAYS:
             return given
         synthesis = given.get("synthesis", "fast")
-        if synthesis not in _OWN:
-            return given
-        own = {key: value for key, value in given.items() if value is not None}
-        strange = [key for key in own if key not in (*_OWN[synthesis], "synthesis", "images", "weights")]
-        known = [key for each in _OWN.values() for key in each]
-        if strange and strange[0] in known:
-            raise ValueError(f"{strange[0]} is nothing that {synthesis} uses: leave it out")
-        weights = own.get("weights", {})
-        unknown = [key for key in weights if key not in WEIGHTS[synthesis]] if isinstance(weights, Mapping) else []
-        if unknown:
-            raise ValueError(f"{synthesis} has no term {unknown[0]!r}: its terms are {', '.join(WEIGHTS[synthesis])}")
-        if isinstance(weights, Mapping):
-            own["weights"] = {**WEIGHTS[synthesis], **weights}
-        return {**_OWN[synthesis], **own}
+        others = [way for way in _WAYS if way != synthesis and given.get(way) is not None]
+        if others:
+            raise ValueError(f"the synthesis is {synthesis}: leave {others[0]} out, or set synthesis to {others[0]}")
+        return {**given, synthesis: given.get(synthesis) or {}}
 
 
 def options_of(recipe: Recipe) -> DataFreeOptions:

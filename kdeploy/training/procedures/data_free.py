@@ -18,7 +18,15 @@ from kdeploy.recipe.schema import Recipe, TrainSpec
 from kdeploy.sources import synthesised
 from kdeploy.training import loop
 from kdeploy.training.batchnorm import batch_statistics, require_batch_norms
-from kdeploy.training.datafree import (
+from kdeploy.training.objective import Objective
+from kdeploy.training.procedures.base import Job, Workshop
+from kdeploy.training.procedures.offline import teacher_jobs
+from kdeploy.training.synthesis.dafl import Rival, Said
+from kdeploy.training.synthesis.deepinversion import Inversion, Pixels
+from kdeploy.training.synthesis.fast import Fast, Pool, Rounds
+from kdeploy.training.synthesis.generator import Generator
+from kdeploy.training.views import View
+from kdeploy.training.without_images import (
     NOTES,
     called_by,
     check_methods,
@@ -29,14 +37,6 @@ from kdeploy.training.datafree import (
     teacher_of,
     to_uint8,
 )
-from kdeploy.training.objective import Objective
-from kdeploy.training.procedures.base import Job, Workshop
-from kdeploy.training.procedures.offline import teacher_jobs
-from kdeploy.training.synthesis.dafl import Rival, Said
-from kdeploy.training.synthesis.deepinversion import Inversion, Pixels
-from kdeploy.training.synthesis.fast import Fast, Making, Pool, Rounds
-from kdeploy.training.synthesis.generator import Generator
-from kdeploy.training.views import View
 
 WHAT = "synthesised images"
 
@@ -99,23 +99,22 @@ def _deepinversion(shop: Workshop, options: DataFreeOptions, teacher: Classifier
 
 def _inverted(shop: Workshop, options: DataFreeOptions, teacher: Classifier) -> Tensor:
     """Batch by batch, each a training of its own, whose checkpoint lies beside the student's: uint8 `[N, C, H, W]`."""
-    distill, seed = shop.recipe.distill, shop.recipe.seed
-    assert options.iterations is not None
-    assert options.lr is not None
-    assert options.jitter is not None
+    distill, seed, told = shop.recipe.distill, shop.recipe.seed, options.deepinversion
+    assert told is not None
     spec = TrainSpec(
         epochs=1,
         batch=distill.batch,
         optimizer="adam",
-        lr=options.lr,
+        lr=told.lr,
         weight_decay=0,
         schedule="constant",
         precision=distill.precision,
         checkpoint_steps=distill.checkpoint_steps,
     )
+    decided = shop.decide(spec)
     mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
     begun = _latents(shop, _shape(shop), 1)
-    steps = _latents(shop, (1, 1, 1), options.iterations)  # what is in them is not looked at
+    steps = _latents(shop, (1, 1, 1), told.iterations)  # what is in them is not looked at
     made: list[Tensor] = []
     count = -(-options.images // distill.batch)
     for number in range(count):
@@ -124,11 +123,11 @@ def _inverted(shop: Workshop, options: DataFreeOptions, teacher: Classifier) -> 
         pixels = Pixels(begun.drawn(number, 0), mean, std)
         loop.fit(
             pixels,
-            Inversion(teacher, classes, options.weights, jitter=options.jitter, seed=seed_of(seed, number)),
+            Inversion(teacher, classes, told, seed=seed_of(seed, number)),
             train=steps,
             validation=None,
             spec=spec,
-            setup=shop.decide(spec),
+            setup=decided,
             folder=shop.networks / "student" / f"images-{number + 1}",
             label=f"images {number + 1} of {count}",
         )
@@ -139,9 +138,9 @@ def _inverted(shop: Workshop, options: DataFreeOptions, teacher: Classifier) -> 
 
 def _dafl(shop: Workshop, options: DataFreeOptions, teacher: Classifier, student: Classifier) -> None:
     """A generator and the student together."""
-    assert options.latent is not None
-    assert options.batches is not None
-    generator = Generator(options.latent, _shape(shop))
+    told = options.dafl
+    assert told is not None
+    generator = Generator(told.latent, _shape(shop))
     said = Said()
     methods = methods_of(shop.recipe)
     _, theirs = surveyed(shop, teacher, student, methods)
@@ -149,12 +148,12 @@ def _dafl(shop: Workshop, options: DataFreeOptions, teacher: Classifier, student
         generator,
         teacher,
         taught(shop, teacher, student, teaching=said),
-        options.weights,
+        told,
         view=View(teacher, theirs, [method.needs for method in methods], "teacher"),
         said=said,
         classifier=find_classifier(teacher.network, _shape(shop)).path,
     )
-    latents = _latents(shop, (options.latent, 1, 1), options.batches)
+    latents = _latents(shop, (told.latent, 1, 1), told.batches)
     _train_together(shop, student, objective, latents)
     generator.eval()
     made = []
@@ -166,31 +165,25 @@ def _dafl(shop: Workshop, options: DataFreeOptions, teacher: Classifier, student
 
 def _fast(shop: Workshop, options: DataFreeOptions, teacher: Classifier, student: Classifier) -> None:
     """Rounds of new images, and the student on the pool between them."""
-    recipe, distill = shop.recipe, shop.recipe.distill
-    assert options.latent is not None
-    assert options.batches is not None
-    assert options.iterations is not None
-    assert options.lr is not None
-    assert options.latent_lr is not None
-    assert options.warmup is not None
-    assert options.every is not None
-    rounds = Rounds(options.warmup, options.every)
+    recipe, distill, told = shop.recipe, shop.recipe.distill, options.fast
+    assert told is not None
+    rounds = Rounds(told.warmup, told.every)
     pool = Pool(options.images, _shape(shop))
     objective = Fast(
-        Generator(options.latent, _shape(shop)),
+        Generator(told.latent, _shape(shop)),
         teacher,
         student,
         taught(shop, teacher, student),
         pool,
         rounds=rounds,
-        making=Making(options.iterations, options.lr, options.latent_lr, options.weights),
+        told=told,
         classes=len(shop.splits.classes),
         augment=recipe.data.augment,
         seed=recipe.seed,
         mean=_colour(shop),
     )
-    _train_together(shop, student, objective, _latents(shop, (options.latent, 1, 1), options.batches))
-    filled = pool.filled(rounds.before(distill.epochs * options.batches) * distill.batch)
+    _train_together(shop, student, objective, _latents(shop, (told.latent, 1, 1), told.batches))
+    filled = pool.filled(rounds.before(distill.epochs * told.batches) * distill.batch)
     mixed = torch.randperm(filled, generator=seeded(recipe.seed, "mixed"))  # early images are worse than late ones
     leave_images(shop, pool.images[:filled].cpu()[mixed], teacher, WHAT)
 

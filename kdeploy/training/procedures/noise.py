@@ -17,10 +17,10 @@ from kdeploy.recipe.procedures.noise import NoiseOptions
 from kdeploy.recipe.schema import AugmentSpec, Recipe, TrainSpec
 from kdeploy.sources import synthesised
 from kdeploy.training.batchnorm import batch_statistics, recalibrate, require_batch_norms
-from kdeploy.training.datafree import NOTES, check_methods, leave_images, taught, teacher_of, to_uint8
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.procedures.base import Job, Workshop
 from kdeploy.training.procedures.offline import teacher_jobs
+from kdeploy.training.without_images import NOTES, check_methods, leave_images, taught, teacher_of, to_uint8
 
 WHAT = "noise images"
 _UNCHANGED = AugmentSpec(crop=0, flip=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from kdeploy.loading import Batch
 from kdeploy.methods.base import Context, Outputs
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.taps import Taps
+from kdeploy.recipe.procedures.data_free import DaflOptions
 from kdeploy.training.objective import Distillation, Objective, Step
 from kdeploy.training.synthesis.generator import Generator
 from kdeploy.training.synthesis.losses import activation, balance, one_hot
@@ -50,8 +51,8 @@ class Rival(Objective):
     temperature 1). Both are stepped together by the loop's optimiser, Adam with one rate; the authors have Adam at 0.02
     for the generator and SGD at 0.1 for the student. Known to collapse for narrow students.
 
-    view: how the methods see the teacher; said: the teaching of `distillation`; classifier: module path of the
-    teacher's last linear layer.
+    told: the weights; view: how the methods see the teacher; said: the teaching of `distillation`; classifier: module
+    path of the teacher's last linear layer.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Rival(Objective):
         generator: Generator,
         teacher: Classifier,
         distillation: Distillation,
-        weights: Mapping[str, float],
+        told: DaflOptions,
         *,
         view: View,
         said: Said,
@@ -69,7 +70,7 @@ class Rival(Objective):
         self.generator = generator
         self.distillation = distillation
         self._teacher = (teacher,)  # in a tuple: no part of what is trained, moved or saved
-        self._weights = dict(weights)
+        self._told = told
         self._view = view
         self._said = said
         self._classifier = classifier
@@ -92,4 +93,4 @@ class Rival(Objective):
                 "balance": balance(logits),
                 "activation": activation(taps.embedding),
             }
-        return {name: self._weights[name] * value for name, value in terms.items()}
+        return {name: getattr(self._told, name) * value for name, value in terms.items()}

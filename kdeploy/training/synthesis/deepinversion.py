@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from kdeploy.loading import Batch
 from kdeploy.loading.seeds import seeded
 from kdeploy.methods.base import Context
 from kdeploy.models.classifier import Classifier
+from kdeploy.recipe.procedures.data_free import DeepInversionOptions
 from kdeploy.training.objective import Objective, Step
 from kdeploy.training.synthesis.losses import InputStatistics, one_hot, total_variation
 
@@ -47,18 +48,15 @@ class Inversion(Objective):
     bits can show, as the authors do for ImageNet. Adaptive DeepInversion, in which images also divide teacher and
     student, is left out: its weight is 0 in the authors' setting for CIFAR-10, and the student comes afterwards here.
 
-    classes: int64 `[B]`, what each image should show. weights: of bn, oh, tv and l2.
+    classes: int64 `[B]`, what each image should show. told: the weights, and the jitter.
     """
 
-    def __init__(
-        self, teacher: Classifier, classes: Tensor, weights: Mapping[str, float], *, jitter: int, seed: int
-    ) -> None:
+    def __init__(self, teacher: Classifier, classes: Tensor, told: DeepInversionOptions, *, seed: int) -> None:
         super().__init__()
         self._teacher = (teacher,)  # in a tuple: no part of what is trained, moved or saved
         self.register_buffer("classes", classes)
         self.statistics = InputStatistics(teacher)
-        self._weights = dict(weights)
-        self._jitter = jitter
+        self._told = told
         self._seed = seed
 
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
@@ -73,12 +71,12 @@ class Inversion(Objective):
             "tv": total_variation(normalised),
             "l2": torch.linalg.vector_norm(normalised),
         }
-        terms = {name: self._weights[name] * value for name, value in terms.items()}
+        terms = {name: getattr(self._told, name) * value for name, value in terms.items()}
         return Step(torch.stack(list(terms.values())).sum(), terms, logits, self.classes)
 
     def _moved(self, images: Tensor, step: int) -> Tensor:
         """The images as they are shown in a step: shifted around their edges, and mirrored every other time."""
         chance = seeded(self._seed, "jitter", step)
-        down, across = torch.randint(-self._jitter, self._jitter + 1, (2,), generator=chance).tolist()
+        down, across = torch.randint(-self._told.jitter, self._told.jitter + 1, (2,), generator=chance).tolist()
         shifted = images.roll((down, across), dims=(2, 3))
         return shifted.flip(3) if torch.rand((), generator=chance).item() < 0.5 else shifted

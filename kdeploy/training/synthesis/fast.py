@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from kdeploy.loading import NO_CLASS, Batch, TensorSet, Views
 from kdeploy.loading.seeds import seeded
 from kdeploy.methods.base import Context
 from kdeploy.models.classifier import Classifier
+from kdeploy.recipe.procedures.data_free import FastOptions
 from kdeploy.recipe.schema import AugmentSpec
 from kdeploy.training.objective import Distillation, Objective, Step
 from kdeploy.training.synthesis.generator import Generator
@@ -39,16 +39,6 @@ class Rounds:
         return step if step < self.warmup else self.warmup + -(-(step - self.warmup) // (self.every + 1))
 
 
-@dataclass(frozen=True)
-class Making:
-    """How a batch is made: steps, their learning rates, and the weights of bn, oh and adversarial."""
-
-    iterations: int
-    lr: float
-    latent_lr: float
-    weights: Mapping[str, float]
-
-
 class Pool(nn.Module):
     """The images made so far, the oldest replaced: uint8 `[capacity, C, H, W]`, part of a checkpoint."""
 
@@ -68,6 +58,16 @@ class Pool(nn.Module):
         return min(made, len(self.images))
 
 
+@dataclass(frozen=True)
+class Made:
+    """A batch of images in [0, 1], the teacher's logits and the weighted terms of it, and the generator's gradients."""
+
+    images: Tensor
+    logits: Tensor
+    figures: Tensor
+    gradients: list[Tensor]
+
+
 class Fast(Objective):
     """Fang, Mo, Wang, Song, Bei, Zhang, Song: "Up to 100x Faster Data-Free Knowledge Distillation", AAAI 2022,
     arXiv 2112.06253.
@@ -85,8 +85,8 @@ class Fast(Objective):
     A step that makes images has the loss 0, whose gradient is the generator's; its accuracy is the share of new images
     in which the teacher sees what it should. The terms bn, oh and adversarial are those of the last round.
 
-    student: the network in training, for ADV; classes: how many there are; augment: what is done to images of the pool,
-    with the colour `mean` for cutout.
+    told: steps, rates and weights; student: the network in training, for ADV; classes: how many there are; augment:
+    what is done to images of the pool, with the colour `mean` for cutout.
     """
 
     figures: Tensor
@@ -100,7 +100,7 @@ class Fast(Objective):
         pool: Pool,
         *,
         rounds: Rounds,
-        making: Making,
+        told: FastOptions,
         classes: int,
         augment: AugmentSpec,
         seed: int,
@@ -114,7 +114,7 @@ class Fast(Objective):
         self.register_buffer("figures", torch.zeros(len(FIGURES)))
         self._others = (teacher, student)  # in a tuple: no part of what is trained, moved or saved here
         self._rounds = rounds
-        self._making = making
+        self._told = told
         self._classes = classes
         self._augment = augment
         self._seed = seed
@@ -157,22 +157,22 @@ class Fast(Objective):
         self, teacher: Classifier, student: Classifier, latents: Tensor, classes: Tensor, *, opposed: bool
     ) -> Made:
         """The few steps of a copy of the generator, together with the latents."""
-        making = self._making
+        told = self._told
         generator, latents = copy.deepcopy(self.generator), latents.clone().requires_grad_()
         trained = [*generator.parameters(), latents]
-        rates = [{"params": trained[:-1], "lr": making.lr}, {"params": [latents], "lr": making.latent_lr}]
+        rates = [{"params": trained[:-1], "lr": told.lr}, {"params": [latents], "lr": told.latent_lr}]
         optimizer = torch.optim.Adam(rates, betas=_BETAS)
-        gradients = [torch.zeros_like(each) for each in trained[:-1]]
+        gradients = [torch.zeros_like(each) for each in trained[:-1]]  # summed up in place over the steps
         best: Made | None = None
         lowest = torch.tensor(float("inf"))
-        for _ in range(making.iterations):
+        for _ in range(told.iterations):
             images = generator(latents)
             with self.statistics.watching():
                 logits = teacher(images)
-            terms = [self.statistics.term(), one_hot(logits, classes), logits.new_zeros(())]
+            terms = [self.statistics.term(), one_hot(logits, classes), images.new_zeros(())]
             if opposed:
                 terms[2] = adversarial(student(images), logits)
-            figures = torch.stack([making.weights[name] * term for name, term in zip(FIGURES, terms, strict=True)])
+            figures = torch.stack([getattr(told, name) * term for name, term in zip(FIGURES, terms, strict=True)])
             loss = figures.sum()
             optimizer.zero_grad()
             torch.autograd.backward([loss], inputs=trained)
@@ -186,13 +186,3 @@ class Fast(Objective):
         self.statistics.remember()
         assert best is not None
         return best
-
-
-@dataclass(frozen=True)
-class Made:
-    """A batch of images in [0, 1], the teacher's logits and the weighted terms of it, and the generator's gradients."""
-
-    images: Tensor
-    logits: Tensor
-    figures: Tensor
-    gradients: list[Tensor]
