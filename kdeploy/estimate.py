@@ -87,7 +87,7 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
     """The data where it is here already, and what would be downloaded where it is not."""
     local = recipe.data.model_copy(update={"download": False})
     try:
-        opens = procedures.describe(recipe.distill.procedure).training_images
+        opens = procedures.opens_training_images(recipe)
         return sources.load(local, base=Path(), training_images=opens), None
     except KdeployError:
         if recipe.data.source.startswith("torchvision:") and recipe.data.download:

@@ -40,8 +40,8 @@ class Run:
     @cached_property
     def splits(self) -> Splits:
         """The data, read once a process: of a procedure without training images the test images alone."""
-        described = procedures.describe(self.recipe.distill.procedure)
-        return sources.load(self.recipe.data, base=self.folder, training_images=described.training_images)
+        opens = procedures.opens_training_images(self.recipe)
+        return sources.load(self.recipe.data, base=self.folder, training_images=opens)
 
     @cached_property
     def workshop(self) -> Workshop:

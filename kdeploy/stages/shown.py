@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdeploy.artifacts import sha256_file
+from kdeploy.recipe import procedures
 from kdeploy.sources import synthesised
 from kdeploy.sources.base import Splits
 from kdeploy.stages import data
@@ -30,12 +31,12 @@ def calibration_split(run: Run) -> str:
 
 def fingerprint(run: Run) -> Any:
     """What changes when these images do."""
-    found = data.fingerprint(run)
-    return found if run.splits.has_training_images else {"test": found, **hashes(run)}
+    found, made = data.fingerprint(run), hashes(run)
+    return {"test": found, **made} if made else found
 
 
 def hashes(run: Run) -> dict[str, str]:
-    """The hash of the images that the run has made; nothing where it has none."""
-    if run.splits.has_training_images:
+    """The hash of the images that the run has made; nothing where it has real ones. No data is read for it."""
+    if procedures.opens_training_images(run.recipe):
         return {}
     return {"synthesised": sha256_file(run.folder / synthesised.FOLDER / synthesised.ARRAYS)}

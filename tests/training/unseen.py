@@ -10,7 +10,6 @@ from PIL import Image
 
 from kdeploy import pipeline
 from kdeploy.recipe.schema import Recipe
-from kdeploy.sources.base import Splits
 from kdeploy.stages.base import Run
 from tests.training import tiny
 
@@ -60,8 +59,3 @@ def train(asked: Recipe, folder: Path) -> Run:
     run = pipeline.open_run(asked, folder, device="cpu")
     pipeline.execute(run, pipeline.training(asked))
     return run
-
-
-def splits(asked: Recipe, folder: Path) -> Splits:
-    """What such a run sees of the data."""
-    return Run(asked, folder, None, "cpu").splits  # type: ignore[arg-type]
