@@ -25,6 +25,7 @@ from kdeploy.stages.bundle import bundle_file
 _BASELINES = ("teacher-pytorch", "alone-pytorch", "student-pytorch")
 """What ratios refer to: the first of these that was measured; a run whose networks teach one another has no teacher."""
 METRICS = "metrics.jsonl"
+NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
         ),
         machine=record.machine,
         warnings=_warnings(folder),
+        notes=_notes(folder),
         paths={"run": str(folder), **_bundle_paths(found)},
     )
 
@@ -158,6 +160,12 @@ def _warnings(folder: Path) -> tuple[str, ...]:
     log = folder / "run.log"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     return tuple(dict.fromkeys(line.split("warning: ", 1)[1] for line in lines if " warning: " in line))
+
+
+def _notes(folder: Path) -> tuple[str, ...]:
+    """What procedures left to say, network by network."""
+    found = (artifacts.read_json(path)["notes"] for path in sorted(folder.glob(f"networks/*/{NOTES}")))
+    return tuple(str(note) for notes in found for note in notes)
 
 
 def seeds_to_json(runs: Sequence[RunResults]) -> dict[str, Any]:

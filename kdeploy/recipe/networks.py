@@ -20,7 +20,8 @@ class Trained:
     None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
     its last layer that follows; row: whether it stands in the table of engines; deployed: whether it is exported,
     compiled into the recipe's engines and bundled; passes: how often each image goes through it in a step of its
-    training, beside what its methods ask for; share: of the training images, what it is trained on.
+    training, beside what its methods ask for; share: of the training images, what it is trained on; batches: how many
+    an epoch of its training has, where they are not cut from training images.
     """
 
     role: str
@@ -34,6 +35,7 @@ class Trained:
     deployed: bool = False
     passes: int = 1
     share: float = 1.0
+    batches: int | None = None
 
 
 def networks(recipe: Recipe) -> list[Trained]:

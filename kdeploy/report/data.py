@@ -33,7 +33,8 @@ class EpochScore(Part):
     """One epoch's weights: accuracies as shares; epoch counts from 0; None: not measured, or not a number."""
 
     epoch: int
-    validation_accuracy: float
+    validation_accuracy: float | None
+    """None where there are no validation images."""
     test_accuracy: float
     test_negative_log_likelihood: float | None = None
     test_calibration_error: float | None = None
@@ -106,5 +107,7 @@ class ReportData(Part):
     provenance: tuple[Stage, ...]
     machine: dict[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What the procedure has to say of its networks: sentences."""
     paths: dict[str, str]
     """Where things lie: run folder, bundle, ..."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdeploy import sources
 from kdeploy.errors import UserError
 from kdeploy.provenance import RunRecord, StageRecord
+from kdeploy.recipe import procedures
 from kdeploy.recipe.schema import Recipe
 from kdeploy.sources.base import Splits
 
@@ -38,8 +39,9 @@ class Run:
 
     @cached_property
     def splits(self) -> Splits:
-        """The data, read once a process."""
-        return sources.load(self.recipe.data, base=self.folder)
+        """The data, read once a process: of a procedure without training images the test images alone."""
+        opens = procedures.opens_training_images(self.recipe)
+        return sources.load(self.recipe.data, base=self.folder, training_images=opens)
 
     @cached_property
     def workshop(self) -> Workshop:

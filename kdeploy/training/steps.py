@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdeploy import artifacts
 from kdeploy.errors import UserError
-from kdeploy.loading import Batch, TrainBatches
+from kdeploy.loading import Batch, Batches
 from kdeploy.methods.base import Context
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
@@ -27,9 +27,7 @@ _SHOWN_IMAGES = 8
 class Steps:
     """Takes steps: the learning rate, forward, backward, the optimiser's step. None of it waits for the device."""
 
-    def __init__(
-        self, network: nn.Module, objective: Objective, train: TrainBatches, spec: TrainSpec, setup: Setup
-    ) -> None:
+    def __init__(self, network: nn.Module, objective: Objective, train: Batches, spec: TrainSpec, setup: Setup) -> None:
         unique = dict.fromkeys([*network.parameters(), *objective.parameters()])
         self.parameters = [parameter for parameter in unique if parameter.requires_grad]
         optimizer = make_optimizer(grouped(self.parameters, objective.apart(network)), spec)

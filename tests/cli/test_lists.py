@@ -70,6 +70,8 @@ def test_version(kdeploy):
             "kdeploy distill cifar10/",
             [
                 "cifar10/information-flow",
+                "cifar10/resnet20-data-free",
+                "cifar10/resnet20-noise",
                 "cifar10/resnet20-resnet8-perturbed-ensemble",
                 "cifar10/resnet56-resnet8",
                 "cifar10/resnet56-resnet8-kd",

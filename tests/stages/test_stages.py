@@ -84,6 +84,17 @@ class TestGates:
         assert gate.row == "student-onnxruntime-int8"
         assert gates._int8([card], None) == []
 
+    @pytest.mark.parametrize(("share", "passed"), [(0.99, True), (0.9899, False), (1.0, True)])
+    def test_without_validation_images_int8_must_say_what_float32_says(
+        self, tmp_path: Path, share: float, passed: bool
+    ) -> None:
+        card = tmp_path / "student.int8.json"
+        artifacts.write_json(card, {"agreement": {"share": share, "samples": 500, "images": "noise images"}})
+        (gate,) = gates._int8([card], 1.0)
+        assert gate.passed == passed
+        assert gate.bound == "int8 names float32's class on at least 99 %"
+        assert gate.value == f"{share:.2%} of 500 noise images"
+
 
 class TestBundle:
     @staticmethod
