@@ -44,9 +44,10 @@ class Inversion(Objective):
     DeepInversion", CVPR 2020, arXiv 1912.08795.
 
     bn * BN + oh * OH + tv * TV(x) + l2 * |x|_2 (`losses.py`), with x the normalised images, both norms over the whole
-    batch. The teacher sees them shifted by up to `jitter` pixels and mirrored, by chance from (seed, step). Images are kept inside what eight
-    bits can show, as the authors do for ImageNet. Adaptive DeepInversion, in which images also divide teacher and
-    student, is left out: its weight is 0 in the authors' setting for CIFAR-10, and the student comes afterwards here.
+    batch. The teacher sees them shifted by up to `jitter` pixels and mirrored, by chance from (seed, step). Images are
+    kept inside what eight bits can show, as the authors do for ImageNet. Adaptive DeepInversion, in which images also
+    divide teacher and student, is left out: its weight is 0 in the authors' setting for CIFAR-10, and the student comes
+    afterwards here.
 
     classes: int64 `[B]`, what each image should show. told: the weights, and the jitter.
     """
