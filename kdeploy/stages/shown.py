@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdeploy.artifacts import sha256_file
 from kdeploy.recipe import procedures
 from kdeploy.sources import synthesised
 from kdeploy.sources.base import Splits
@@ -21,7 +20,7 @@ def splits(run: Run) -> Splits:
 
 def what(run: Run) -> str:
     """What the images are, in words."""
-    return "validation images" if run.splits.has_training_images else synthesised.read(run.folder).what
+    return "real images" if run.splits.has_training_images else synthesised.read(run.folder).what
 
 
 def calibration_split(run: Run) -> str:
@@ -39,4 +38,4 @@ def hashes(run: Run) -> dict[str, str]:
     """The hash of the images that the run has made; nothing where it has real ones. No data is read for it."""
     if procedures.opens_training_images(run.recipe):
         return {}
-    return {"synthesised": sha256_file(run.folder / synthesised.FOLDER / synthesised.ARRAYS)}
+    return {"synthesised": run.outputs_of("networks/student")[synthesised.FILES[0]]}

@@ -30,7 +30,7 @@ class DaflOptions(Spec):
     batches: Positive = Field(120, description="Batches an epoch, each of new images.")
     latent: Positive = Field(1000, description="Numbers that an image is made from.")
     oh: float = Field(0.05, ge=0, description="Weight of cross-entropy with the class that the teacher names.")
-    balance: float = Field(5.0, ge=0, description="Weight of the balance between classes.")
+    balance: float = Field(2.171, ge=0, description="Weight of the balance between classes; 5 in units of log10.")
     activation: float = Field(0.01, ge=0, description="Weight of how much the teacher is excited.")
 
 

@@ -43,10 +43,11 @@ class Inversion(Objective):
     """Yin, Molchanov, Alvarez, Li, Mallya, Hoiem, Jha, Kautz: "Dreaming to Distill: Data-free Knowledge Transfer via
     DeepInversion", CVPR 2020, arXiv 1912.08795.
 
-    oh * OH + tv * TV + l2 * |x|_2 + bn * BN (`losses.py`), the last two of the normalised images; at each step all are
-    shifted by up to `jitter` pixels and mirrored by chance, drawn from (seed, step). Images are kept inside what eight
-    bits can show, as the authors do for ImageNet. Adaptive DeepInversion, in which images also divide teacher and
-    student, is left out: its weight is 0 in the authors' setting for CIFAR-10, and the student comes afterwards here.
+    bn * BN + oh * OH + tv * TV(x) + l2 * |x|_2 (`losses.py`), with x the normalised images, both norms over the whole
+    batch. The teacher sees them shifted by up to `jitter` pixels and mirrored, by chance from (seed, step). Images are
+    kept inside what eight bits can show, as the authors do for ImageNet. Adaptive DeepInversion, in which images also
+    divide teacher and student, is left out: its weight is 0 in the authors' setting for CIFAR-10, and the student comes
+    afterwards here.
 
     classes: int64 `[B]`, what each image should show. told: the weights, and the jitter.
     """
@@ -75,7 +76,7 @@ class Inversion(Objective):
         return Step(torch.stack(list(terms.values())).sum(), terms, logits, self.classes)
 
     def _moved(self, images: Tensor, step: int) -> Tensor:
-        """The images as they are shown in a step: shifted around their edges, and mirrored every other time."""
+        """The images as they are shown in a step: shifted around their edges, and mirrored with probability 1/2."""
         chance = seeded(self._seed, "jitter", step)
         down, across = torch.randint(-self._told.jitter, self._told.jitter + 1, (2,), generator=chance).tolist()
         shifted = images.roll((down, across), dims=(2, 3))

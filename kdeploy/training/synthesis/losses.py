@@ -21,8 +21,8 @@ def one_hot(logits: Tensor, classes: Tensor) -> Tensor:
 def balance(logits: Tensor) -> Tensor:
     """BAL: sum over c of p_c log p_c, with p `[C]` the mean of softmax(logits `[B, C]`) over the batch.
 
-    The negative entropy, from -log C where all classes are as frequent to 0 where there is one. Natural logarithm; the
-    code of DAFL has log10, so that its weight of 5 is 2.2 of these.
+    The negative entropy, from -log C where all classes are as frequent to 0 where there is one. The logarithm is the
+    natural one; DAFL's code has that to base 10, so that its weights are divided by 2.303 here.
     """
     mean = logits.float().softmax(dim=1).mean(dim=0)
     return torch.special.xlogy(mean, mean).sum()
