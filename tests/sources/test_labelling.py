@@ -51,7 +51,7 @@ def test_a_share_that_leaves_a_class_empty_is_refused_with_one_that_does_not() -
     )
     assert np.bincount(image_set(400, 30).labels[drawn(400, 30, share=0.0667).all])[1] == 2
     with pytest.raises(UserError, match=r"1 would have a label, .* set .* to 0.0667 or more"):
-        drawn(400, 30, share=0.05)
+        drawn(400, 30, share=0.04)
     assert len(drawn(400, 30, share=0.04, estimation=0).all) == 17
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -29,12 +29,14 @@ def weight(wrong: float, distortion: float) -> float:
     return float(debiasing_weight(np.array(wrong), np.array(distortion)))
 
 
+@settings(deadline=None)
 @given(SHARES, RATIOS)
 def test_a_teacher_that_never_errs_or_does_no_harm_weighs_in_full(wrong: float, distortion: float) -> None:
     assert weight(0, distortion) == weight(wrong, 1) == 1
     assert 0 < weight(wrong, distortion) <= 1
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1), st.floats(1.01, 1e3))
 def test_the_weight_falls_with_the_teachers_errors_and_with_their_harm(wrong: float, distortion: float) -> None:
     assert weight(wrong, distortion) < weight(0.9 * wrong, distortion)
