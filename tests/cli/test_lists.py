@@ -104,6 +104,8 @@ def test_completion_can_be_installed(tmp_path):
     [
         (["methods"], {"methods"}),
         (["methods", "kd"], {"name", "paper", "year", "formula", "needs", "needs_text", "options", "text"}),
+        (["procedures"], {"procedures"}),
+        (["procedures", "offline"], {"name", "about", "options", "text"}),
         (["models"], {"classes", "channels", "models"}),
         (
             ["models", "resnet8", "--taps"],
