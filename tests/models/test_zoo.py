@@ -162,7 +162,7 @@ def test_each_stage_can_be_tapped_by_name(name: str):
     assert all(torch.equal(feature, copy) for feature, copy in zip(kept, copies, strict=True))
 
 
-@pytest.mark.parametrize(("name", "stem"), [("resnet8", 16), ("resnet8x4", 32), ("resnet50", 64)])
+@pytest.mark.parametrize(("name", "stem"), [("resnet8", 16), ("resnet8x4", 32)])
 def test_a_stem_can_keep_its_width(name: str, stem: int):
     with torch.device("meta"):
         network = build(name, width=0.25, stem_width=1.0)
