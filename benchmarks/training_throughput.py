@@ -30,6 +30,7 @@ from kdeploy.models.classifier import Classifier
 from kdeploy.models.storage import load_network
 from kdeploy.provenance import now, revision
 from kdeploy.recipe.schema import AugmentSpec, CacheSpec, DataSpec, NetworkSpec, TrainSpec
+from kdeploy.report.markdown_page import machine_lines
 from kdeploy.report.seeds import mean_of
 from kdeploy.sources.base import ImageSet, Splits
 from kdeploy.training import loop, setup
@@ -214,7 +215,14 @@ def table() -> str:
     cells = [artifacts.read_json(path) for path in sorted((RESULTS / "accuracy").glob("*.json"))]
     if cells:
         parts.append(accuracy_table(cells))
-    return "\n".join(parts)
+    return "\n".join([*parts, made_on([artifacts.read_json(path) for path in sorted(RESULTS.rglob("*.json"))])])
+
+
+def made_on(found: list[dict[str, Any]]) -> str:
+    """The machine and the revision of all that is in the tables; those of each cell are in its JSON."""
+    last = max(found, key=lambda one: one["measured_at"])
+    revisions = ", ".join(sorted({str(one["revision"]) for one in found}))
+    return "## Machine\n\n" + machine_lines(last["machine"], revision=revisions, written=last["measured_at"]) + "\n"
 
 
 def speed_table(pair: str, found: dict[str, Any]) -> str:

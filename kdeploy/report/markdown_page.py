@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kdeploy.report import figures
 from kdeploy.report.data import ReportData
@@ -51,8 +52,12 @@ def _gates(report: ReportData) -> str:
 
 
 def _machine(report: ReportData) -> str:
-    """What bears on the figures, a line each."""
-    machine = report.machine
+    made = {"kdeploy": f"{report.kdeploy}, revision {report.revision or 'not known'}", "written": report.created}
+    return machine_lines(report.machine, **made)
+
+
+def machine_lines(machine: Mapping[str, Any], **more: str) -> str:
+    """What of a machine's fingerprint bears on figures, and what the caller adds: a line each."""
     cores = machine.get("cores")
     usable = cores.get("usable") if isinstance(cores, dict) else cores
     facts = {
@@ -62,7 +67,6 @@ def _machine(report: ReportData) -> str:
         "virtual machine": "yes" if machine.get("virtual_machine") else "no",
         "system": f"{machine.get('os')}, Linux {machine.get('kernel')}, Python {machine.get('python')}",
         "packages": ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items()),
-        "kdeploy": f"{report.kdeploy}, revision {report.revision or 'not known'}",
-        "written": report.created,
+        **more,
     }
     return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
