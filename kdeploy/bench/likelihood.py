@@ -50,7 +50,8 @@ class Answers:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        return self.predicted == self.labels
+        right: NDArray[np.bool_] = self.predicted == self.labels
+        return right
 
     @property
     def negative_log_likelihood(self) -> float | None:

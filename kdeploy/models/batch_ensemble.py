@@ -48,8 +48,8 @@ class MemberLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[M * B, inputs, H, W]` (a linear layer: `[M * B, ..., inputs]`) to the same of outputs."""
-        x = x.unflatten(0, (self.members, -1))
-        y = self.shared((x * self._beside(self.alpha, x)).flatten(0, 1)).unflatten(0, (self.members, -1))
+        x = torch.unflatten(x, 0, (self.members, -1))
+        y = torch.unflatten(self.shared((x * self._beside(self.alpha, x)).flatten(0, 1)), 0, (self.members, -1))
         y = y * self._beside(self.gamma, y)
         if self.bias is not None:
             y = y + self._beside(self.bias, y)
@@ -104,7 +104,7 @@ class BatchEnsemble(nn.Module):
         `[B, classes]`: the logarithm of their mean probability, which are the logits of the ensemble.
         """
         logits: Tensor = self.network(torch.cat([images] * self.members))  # `repeat` would forget channels last
-        return logits if self.training else mean_prediction(logits.unflatten(0, (self.members, -1)))
+        return logits if self.training else mean_prediction(torch.unflatten(logits, 0, (self.members, -1)))
 
     def members_apart(self) -> nn.Module:
         """The same in evaluation, as so many plain networks side by side; a copy.

@@ -82,4 +82,4 @@ class MemberDistillation(Distillation):
 
     def _by_member(self, rows: Tensor) -> Tensor:
         """`[M * B, ...]` to `[M, B, ...]`."""
-        return rows.unflatten(0, (len(self.lessons), -1))
+        return torch.unflatten(rows, 0, (len(self.lessons), -1))

@@ -114,7 +114,7 @@ def test_means_of_likelihood_over_seeds(rows):
     second = [row.model_copy(update={"negative_log_likelihood": 0.3}) for row in first]
     markdown = aggregate_to_markdown(aggregate([first, second])).splitlines()
     assert markdown[0].startswith("| network · engine | accuracy | NLL | ECE |")
-    assert "| 0.212 [-0.910, 1.33] | 2.1 % [2.1, 2.1] |" in markdown[2]
+    assert "| **0.212** [-0.910, 1.33] | 2.1 % [2.1, 2.1] |" in markdown[2]
     text = printed(AggregateTable(aggregate([first, second])), 80)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
