@@ -28,7 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "dafl": {"batches": 6, "latent": 16},
     "fast": {"batches": 6, "latent": 16, "iterations": 2, "warmup": 2, "every": 3},
 }
-LABELS = {"deepinversion": "images 5 of 8", "dafl": "student", "fast": "student"}
+LABELS = {"deepinversion": "images 2 of 2", "dafl": "student", "fast": "student"}
 AFTER = {"deepinversion": 0, "dafl": 1, "fast": 1}
 """How many looks at the loss of that training the interruption waits for: in the middle of the whole."""
 
@@ -41,7 +41,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(way: str, images: Path, teacher_folder: Path, **more: Any) -> Recipe:
     told = {**WAYS[way], **more.pop("told", {})}
     options = {"synthesis": way, "images": more.pop("made", 512), way: told}
-    return unseen.recipe(images, teacher_folder, "data-free", options, distill=more)
+    batch = {"batch": 256} if way == "deepinversion" else {}
+    return unseen.recipe(images, teacher_folder, "data-free", options, distill={**batch, **more})
 
 
 @pytest.fixture(scope="module", params=WAYS)

@@ -222,7 +222,7 @@ class TestInversion:
             step.loss.backward()
             optimizer.step()
             losses.append(step.loss.item())
-        assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+        assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
         assert tiny.same(made.state_dict(), before)
 
 

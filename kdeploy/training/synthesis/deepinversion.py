@@ -52,6 +52,8 @@ class Inversion(Objective):
     classes: int64 `[B]`, what each image should show. told: the weights, and the jitter.
     """
 
+    classes: Tensor
+
     def __init__(self, teacher: Classifier, classes: Tensor, told: DeepInversionOptions, *, seed: int) -> None:
         super().__init__()
         self._teacher = (teacher,)  # in a tuple: no part of what is trained, moved or saved

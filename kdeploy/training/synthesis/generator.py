@@ -34,7 +34,8 @@ class Generator(nn.Module):
         maps = self.norm(self.first(latents.flatten(1)).unflatten(1, (_CHANNELS, *self._sizes[0])))
         maps = self.middle(F.interpolate(maps, size=self._sizes[1]))
         maps = self.large(F.interpolate(maps, size=self._sizes[2]))
-        return self.last(maps).float().sigmoid()
+        images: Tensor = self.last(maps).float().sigmoid()
+        return images
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:

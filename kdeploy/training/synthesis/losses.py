@@ -25,7 +25,7 @@ def balance(logits: Tensor) -> Tensor:
     natural one; DAFL's code has that to base 10, so that its weights are divided by 2.303 here.
     """
     mean = logits.float().softmax(dim=1).mean(dim=0)
-    return torch.special.xlogy(mean, mean).sum()
+    return torch.xlogy(mean, mean).sum()
 
 
 def activation(embedding: Tensor) -> Tensor:
@@ -67,6 +67,8 @@ class InputStatistics(nn.Module):
 
     The network is none of this module: it is neither trained nor saved with it. It is to be in evaluation mode.
     """
+
+    remembered: Tensor
 
     def __init__(self, network: nn.Module, momentum: float = 0.0) -> None:
         super().__init__()
