@@ -84,13 +84,13 @@ def learn(shop: Workshop, link: Link, loss: Loss | None = None) -> None:
     """
     recipe, distill = shop.recipe, link.distill
     shares = taught_by(recipe, link)
-    taught = {role: _teacher(shop, role) for role in shares}
+    taught = {role: load_teacher(shop, role) for role in shares}
     classifier = shop.make(link.network, recipe.seed)
     if link.start is not None:
         classifier.load_state_dict(shop.load(link.start).state_dict())
     student_net, lessons = classifier, []
     for role, teacher in taught.items():
-        lesson, student_net = _lesson(shop, link, role, teacher, classifier, student_net, shares[role])
+        lesson, student_net = make_lesson(shop, link, role, teacher, classifier, student_net, shares[role])
         lessons.append(lesson)
     weight = cross_entropy_weight(distill, [method for method, _ in lessons[0].methods])
     objective = (loss or partial(_distillation, shop, link))(lessons, weight)
@@ -117,7 +117,7 @@ def _distillation(shop: Workshop, link: Link, lessons: Sequence[Lesson], cross_e
     )
 
 
-def _teacher(shop: Workshop, role: str) -> Classifier:
+def load_teacher(shop: Workshop, role: str) -> Classifier:
     """A network that is to teach, in evaluation mode and frozen; near chance it is refused."""
     teacher = shop.load(role)
     if role in shop.recipe.all_teachers:
@@ -128,7 +128,7 @@ def _teacher(shop: Workshop, role: str) -> Classifier:
     return teacher
 
 
-def _lesson(
+def make_lesson(
     shop: Workshop,
     link: Link,
     role: str,

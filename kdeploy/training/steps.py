@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from kdeploy import artifacts
 from kdeploy.errors import UserError
-from kdeploy.loading import Batch, TrainBatches
+from kdeploy.loading import Batch, Batches
 from kdeploy.methods.base import Context
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
 from kdeploy.training.compilation import compiled
 from kdeploy.training.nonfinite import Skipping, all_finite, culprits
 from kdeploy.training.objective import Objective, Step
-from kdeploy.training.optim import learning_rate, make_optimizer
+from kdeploy.training.optim import LR_FACTOR, grouped, learning_rate, make_optimizer
 from kdeploy.training.reduction import Reduction
 from kdeploy.training.setup import Setup
 
@@ -27,12 +27,10 @@ _SHOWN_IMAGES = 8
 class Steps:
     """Takes steps: the learning rate, forward, backward, the optimiser's step. None of it waits for the device."""
 
-    def __init__(
-        self, network: nn.Module, objective: Objective, train: TrainBatches, spec: TrainSpec, setup: Setup
-    ) -> None:
+    def __init__(self, network: nn.Module, objective: Objective, train: Batches, spec: TrainSpec, setup: Setup) -> None:
         unique = dict.fromkeys([*network.parameters(), *objective.parameters()])
         self.parameters = [parameter for parameter in unique if parameter.requires_grad]
-        optimizer = make_optimizer(self.parameters, spec)
+        optimizer = make_optimizer(grouped(self.parameters, objective.apart(network)), spec)
         self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
         model = compiled(network, setup) if spec.compile else network
         self.model, self.optimizer = setup.fabric.setup(model, optimizer, move_to_device=False)
@@ -66,7 +64,7 @@ class Steps:
         and gradients of this process.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(epoch, number)
+            group["lr"] = self.rate(epoch, number) * group.get(LR_FACTOR, 1.0)
         context = Context(
             index=batch.index, epoch=epoch, step=epoch * len(self.train) + number, epochs=self._spec.epochs
         )
