@@ -69,6 +69,17 @@ class Run:
         """The hashes of what earlier stages wrote: the part of a stage's inputs that lies on disk."""
         return {name: digest for stage in stages for name, digest in self._finished(stage).outputs.items()}
 
+    def trained(self, role: str) -> dict[str, str]:
+        """The hashes of what its training left of a network, in whichever stage it was trained: some train several."""
+        folder = f"networks/{role}/"
+        found = {
+            name: digest
+            for stage, record in self.record.stages.items()
+            for name, digest in record.outputs.items()
+            if stage.startswith("networks/") and name.startswith(folder)
+        }
+        return found or self.outputs_of(f"networks/{role}")
+
     def _finished(self, stage: str) -> StageRecord:
         if stage not in self.record.stages:
             raise UserError(f"{self.folder} has no {stage} yet: its run did not come so far. Run its recipe again.")

@@ -38,7 +38,7 @@ class Export:
         return f"export/{self.role}"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        trained = run.outputs_of(f"networks/{self.role}")
+        trained = run.trained(self.role)
         weights = {name: trained[f"networks/{self.role}/{self.role}.{name}"] for name in ("safetensors", "json")}
         return {"export": spec(run.recipe.export), "network": weights, "images": shown.fingerprint(run)}
 

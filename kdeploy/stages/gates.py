@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import artifacts, parity
+from kdeploy.bench.artifacts import role_of
+from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
 
@@ -46,9 +48,9 @@ def read(folder: Path) -> list[Gate]:
 def failed_rows(folder: Path) -> set[str]:
     """The rows that a failed gate speaks of; with a network's float32 file, all engines that were made from it."""
     failed = {gate.row for gate in read(folder) if not gate.passed}
-    wrong = [row.removesuffix(_EXPORTED) for row in failed if row.endswith(_EXPORTED)]
+    wrong = {row.removesuffix(_EXPORTED) for row in failed if row.endswith(_EXPORTED)}
     built = [path.name for path in (folder / "engines").glob("*") if not path.name.endswith("-pytorch")]
-    return failed.union(row for row in built for role in wrong if row.startswith(f"{role}-"))
+    return failed.union(row for row in built if role_of(row) in wrong)
 
 
 def _parity(records: Sequence[Path]) -> list[Gate]:
@@ -119,20 +121,26 @@ def _of_agreement(card: Mapping[str, Any], bound: float) -> tuple[str, str, floa
 
 
 def _gain(networks: Path, bound: float | None) -> list[Gate]:
-    """The distilled student against the same student alone, on validation."""
-    if bound is None or not (networks / "alone").is_dir():
+    """Each distilled student against the same student alone, on validation."""
+    if bound is None:
         return []
-    alone, student = (artifacts.read_json(networks / role / "history.json") for role in ("alone", "student"))
-    gain = 100 * (_selected(student) - _selected(alone))
-    return [
-        Gate(
-            name="student_gain_points",
-            row="student-pytorch",
-            bound=f"distilled at least {bound:g} points above alone",
-            value=f"{gain:+.2f} points on validation",
-            passed=gain >= bound - 1e-9,
+    gates = []
+    for student in sorted(networks.glob(f"{STUDENT}*/history.json")):
+        role = student.parent.name
+        alone = networks / baseline_role(role) / "history.json"
+        if not alone.is_file():
+            continue
+        gain = 100 * (_selected(artifacts.read_json(student)) - _selected(artifacts.read_json(alone)))
+        gates.append(
+            Gate(
+                name="student_gain_points",
+                row=f"{role}-pytorch",
+                bound=f"distilled at least {bound:g} points above alone",
+                value=f"{gain:+.2f} points on validation",
+                passed=gain >= bound - 1e-9,
+            )
         )
-    ]
+    return gates
 
 
 def _selected(history: Mapping[str, Any]) -> float:

@@ -135,7 +135,7 @@ class _Training:
 
     def _epoch(self, epoch: int, position: state.Position, bar: events.Progress) -> EpochMetrics:
         """The epoch from `position` on."""
-        self.steps.training_mode()
+        self.steps.enter(epoch, position.batch)
         totals = Totals(self.setup.device)
         if self.processes.first:
             totals.load_state_dict(position.totals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from kdeploy.loading import Batch
 from kdeploy.loading.seeds import seeded
 from kdeploy.methods.base import Context, Method, Outputs, Phase
 from kdeploy.training.gathering import Gathering, compared
+from kdeploy.training.optim import Apart
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.teaching import Teaching
 from kdeploy.training.views import View
@@ -39,6 +40,17 @@ class Objective(nn.Module):
     @abstractmethod
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         """The loss of `network` on `batch`; called once a step."""
+
+    def apart(self, network: nn.Module) -> Sequence[Apart]:
+        """Which parameters of `network` are trained in another way than the recipe says of all; none for most."""
+        return ()
+
+    def begin_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before the first batch of an epoch, and not where a training goes on inside of one.
+
+        What it changes must lie in buffers, which a checkpoint holds, and derive from `network`, `epoch` and them.
+        """
+        return
 
 
 def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
@@ -88,6 +100,10 @@ class Lesson:
     view: View
     share: float = 1.0
     name: str = ""
+
+
+Loss = Callable[[Sequence[Lesson], float], Objective]
+"""From what the teachers have to teach, and the weight of cross-entropy, to what is minimised."""
 
 
 class Distillation(Objective):
