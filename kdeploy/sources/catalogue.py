@@ -26,7 +26,19 @@ from kdeploy.sources.checks import validate, validate_source
 from kdeploy.sources.resize import resize, resized
 from kdeploy.sources.splits import split
 
-_HELPERS = {"base", "catalogue", "checks", "decode", "pictures", "resize", "splits", "state", "synthesised", "tree"}
+_HELPERS = {
+    "base",
+    "catalogue",
+    "checks",
+    "decode",
+    "labelling",
+    "pictures",
+    "resize",
+    "splits",
+    "state",
+    "synthesised",
+    "tree",
+}
 _CHUNK = 512
 
 
