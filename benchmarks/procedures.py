@@ -69,7 +69,11 @@ ROWS = {
     "data-free": (
         Cell("fast", (), DATA_FREE),
         Cell("DAFL", (f"{OPTIONS}={{synthesis: dafl}}", "distill.options.temperature=1"), DATA_FREE),
-        Cell("DeepInversion", (f"{OPTIONS}={{synthesis: deepinversion, images: 1024}}",), DATA_FREE),
+        Cell(
+            "DeepInversion",
+            (f"{OPTIONS}={{synthesis: deepinversion, images: 1024, deepinversion: {{iterations: 400}}}}",),
+            DATA_FREE,
+        ),
     ),
     "unlabelled": tuple(Cell(name, (f"{OPTIONS}.variant={name}",), LETTERS) for name in ("plain", "weighted", "mixed")),
     "perturbed-ensemble": (
