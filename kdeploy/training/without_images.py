@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from kdeploy.sources.base import ImageSet
 from kdeploy.training.batchnorm import batch_statistics
 from kdeploy.training.evaluate import predict
 from kdeploy.training.objective import Distillation, Lesson
-from kdeploy.training.procedures.base import Workshop, weighted_methods
+from kdeploy.training.procedures.base import Job, Workshop, weighted_methods
+from kdeploy.training.procedures.offline import teacher_jobs
 from kdeploy.training.teaching import Live, Teaching
 from kdeploy.training.views import Tapped, View, survey
 
@@ -32,6 +34,18 @@ class LiveByBatch(Live):
     def outputs(self, batch: Batch) -> list[Outputs]:
         with batch_statistics(self.teacher):
             return super().outputs(batch)
+
+
+def student_jobs(recipe: Recipe, run: Callable[[Workshop], None], *undeciding: str) -> list[Job]:
+    """The teacher, and the student by `run`, which leaves images and notes; what of `data` decides nothing, by name."""
+    check_methods(recipe)
+    inputs = {
+        "data": recipe.data.deciding(*undeciding),
+        "network": recipe.student.model_dump(mode="json"),
+        "distill": recipe.distill.model_dump(mode="json"),
+    }
+    files = (*synthesised.FILES, f"networks/student/{NOTES}")
+    return [*teacher_jobs(recipe, []), Job("student", run, inputs, recipe.seed, ("teacher",), files=files)]
 
 
 def check_methods(recipe: Recipe) -> None:

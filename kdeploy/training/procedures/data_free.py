@@ -20,7 +20,6 @@ from kdeploy.training import loop
 from kdeploy.training.batchnorm import batch_statistics, require_batch_norms
 from kdeploy.training.objective import Objective
 from kdeploy.training.procedures.base import Job, Workshop
-from kdeploy.training.procedures.offline import teacher_jobs
 from kdeploy.training.synthesis.dafl import Rival, Said
 from kdeploy.training.synthesis.deepinversion import Inversion, Pixels
 from kdeploy.training.synthesis.fast import Fast, Pool, Rounds
@@ -29,9 +28,9 @@ from kdeploy.training.views import View
 from kdeploy.training.without_images import (
     NOTES,
     called_by,
-    check_methods,
     leave_images,
     methods_of,
+    student_jobs,
     surveyed,
     taught,
     teacher_of,
@@ -59,15 +58,7 @@ class DataFree:
     """
 
     def jobs(self, recipe: Recipe) -> list[Job]:
-        check_methods(recipe)
-        inputs = {
-            "data": recipe.data.deciding(),
-            "network": recipe.student.model_dump(mode="json"),
-            "distill": recipe.distill.model_dump(mode="json"),
-        }
-        files = (*synthesised.FILES, f"networks/student/{NOTES}")
-        student = Job("student", _student, inputs, recipe.seed, ("teacher",), files=files)
-        return [*teacher_jobs(recipe, []), student]
+        return student_jobs(recipe, _student)
 
 
 PROCEDURE = DataFree()

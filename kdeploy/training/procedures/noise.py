@@ -15,12 +15,10 @@ from kdeploy.loading import Batch, NoiseBatches, TrainBatches, Views
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.procedures.noise import NoiseOptions
 from kdeploy.recipe.schema import AugmentSpec, Recipe, TrainSpec
-from kdeploy.sources import synthesised
 from kdeploy.training.batchnorm import batch_statistics, recalibrate, require_batch_norms
 from kdeploy.training.evaluate import accuracy, predict
 from kdeploy.training.procedures.base import Job, Workshop
-from kdeploy.training.procedures.offline import teacher_jobs
-from kdeploy.training.without_images import NOTES, check_methods, leave_images, taught, teacher_of, to_uint8
+from kdeploy.training.without_images import NOTES, leave_images, student_jobs, taught, teacher_of, to_uint8
 
 WHAT = "noise images"
 _UNCHANGED = AugmentSpec(crop=0, flip=False)
@@ -52,15 +50,7 @@ class Noise:
     """
 
     def jobs(self, recipe: Recipe) -> list[Job]:
-        check_methods(recipe)
-        inputs = {
-            "data": recipe.data.deciding("augment"),
-            "network": recipe.student.model_dump(mode="json"),
-            "distill": recipe.distill.model_dump(mode="json"),
-        }
-        files = (*synthesised.FILES, f"networks/student/{NOTES}")
-        student = Job("student", _student, inputs, recipe.seed, ("teacher",), files=files)
-        return [*teacher_jobs(recipe, []), student]
+        return student_jobs(recipe, _student, "augment")
 
 
 PROCEDURE = Noise()
