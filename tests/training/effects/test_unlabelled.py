@@ -1,4 +1,4 @@
-"""Few labels on digits: a student with all images against one with the labelled ones; a better and a worse teacher."""
+"""Few labels on digits: a student with all images, and one with the labelled ones alone."""
 
 from __future__ import annotations
 
@@ -32,28 +32,18 @@ def reached(folder: Path, labels: dict[str, float]) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
-def test_images_without_labels_help_a_student(tmp_path: Path) -> None:
+def test_a_student_comes_near_its_teacher_by_images_without_labels(tmp_path: Path) -> None:
     """12 labels a class, of which 4 are to estimate by, and 69 images a class without one.
 
-    Each variant leads the student that has the labels alone. That weights or mixing lead the plain form, as the papers
-    have it, was not seen: weights leave the 4 out, and mixing flattens the loss, so that it wants more than the 208
-    steps there are here. Measured by a teacher of 79.8 %, seeds 0 and 1: alone 69.4, 65.0 %; plain 77.4, 72.3 %;
-    weighted 73.5, 69.8 %; mixed 76.7, 67.5 %.
+    The papers: images that a teacher labels help a student, and weights or mixing help more where it errs often.
+    Neither was seen against the right control. Measured by a teacher of 79.8 %, seeds 0 and 1: plain 77.4, 72.3 %;
+    weighted 73.5, 69.8 %; mixed 76.7, 67.5 %, each in 208 steps. The student alone has 69.4, 65.0 % by the teacher's
+    training, which is 120 steps for it, and with as many steps as the others (26 epochs) 82.9, 82.2 %: that lead over
+    it was one of steps, and this teacher has learnt too little to lead it. With 5 labels a class the same: a teacher of
+    44.2 %, plain 39.3, 39.3 %, weighted 34.4, 34.1 %, mixed 26.1, 27.4 %, alone 70.6, 59.6 % in as many steps. A
+    teacher trained to its end is still to be measured. Held is that a student takes over what its teacher knows.
     """
     found = reached(tmp_path, {"labelled": 0.15, "estimation": 0.3})
     assert less(found["plain"], found["alone"]) > 0.03, found
     assert less(found["weighted"], found["alone"]) > 0, found
     assert less(found["mixed"], found["alone"]) > 0, found
-
-
-@pytest.mark.slow
-def test_a_teacher_that_is_mostly_wrong_helps_by_its_plain_labels_alone(tmp_path: Path) -> None:
-    """5 labels a class, of which 2 are to estimate by. The papers' gains are to be largest where a teacher errs often.
-
-    Not so here, where 20 images are all there is to estimate by: measured by a teacher of 44.2 %, seeds 0 and 1: alone
-    32.2, 35.9 %; plain 39.3, 39.3 %; weighted 34.4, 34.1 %; mixed 26.1, 27.4 %.
-    """
-    found = reached(tmp_path, {"labelled": 0.06, "estimation": 0.4})
-    assert less(found["plain"], found["alone"]) > 0, found
-    assert less(found["weighted"], found["alone"]) > -0.08, found
-    assert min(found["mixed"]) > 0.15, found

@@ -99,7 +99,7 @@ def test_a_student_learns_digits_it_never_saw(
     Each is far above chance, 10 %. Measured by seed 0 and 1: DeepInversion 48.7, 49.2 %, fast 58.5, 48.9 %, DAFL 32.3,
     32.3 %. Noise as the papers have it beside them, the teacher using its running statistics, gives 33.7, 39.9 % (the
     test above): DeepInversion and fast lead it, DAFL, which a narrow student does not suit, does not. That they lead
-    noise by batch statistics, 51.2 and 55.5 %, was not seen at this size.
+    noise by batch statistics, 51.2 and 55.5 %, was not seen at this size. (Their steps and batches are not the same.)
     """
     reached, figures = taught(0, teacher_folder, tmp_path, "data-free", own, **distill)
     assert reached > least
