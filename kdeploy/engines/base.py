@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
+Precision = Literal["float32", "float16", "bfloat16", "int8", "mixed"]
 MANIFEST = "manifest.json"
 
 
@@ -99,6 +100,9 @@ class Engine(ABC):
     """A runtime."""
 
     name: ClassVar[str]
+    precisions: ClassVar[Mapping[str, str]] = {name: name for name in ("float32", "float16", "int8", "mixed")}
+    """What it runs, and for each the precision of the ONNX file that it is built from: another one where the runtime
+    does the casting."""
 
     @abstractmethod
     def available(self) -> Availability:

@@ -72,7 +72,7 @@ class OnnxRuntime(Engine):
         with closing(self.open_file(folder / MODEL, threads=1)) as session:
             outputs = session.run(images)
         relative, cosine = _difference(expected, outputs)
-        if manifest.precision == "int8":
+        if manifest.precision != "float32":
             if cosine < _MIN_COSINE_INT8:
                 events.warn(
                     f"{model}: on this processor ONNX Runtime's int8 kernels differ from the graph (cosine similarity "

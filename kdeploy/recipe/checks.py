@@ -30,6 +30,7 @@ def check(recipe: Recipe, locate: Locate) -> None:
             _at(locate, (*place, "distill", "method"), methods.check, method.method)
     for number, engine in enumerate(recipe.engines):
         _at(locate, ("engines", number, "engine"), _engine, engine.engine)
+        _at(locate, ("engines", number, "precision"), _runs(engine.engine), engine.precision)
     if recipe.teacher is not None:
         _network(recipe.teacher, ("teacher",), locate)
     for number, spec in enumerate(recipe.teachers):
@@ -54,6 +55,17 @@ def _engine(name: str) -> None:
     engines.find(name)
     if name == "pytorch":
         raise UserError("each network is measured in pytorch anyway, as the baseline: leave it out of engines.")
+
+
+def _runs(engine: str) -> Callable[[str], None]:
+    """A check of a precision: whether this engine runs it."""
+
+    def check(precision: str) -> None:
+        known = engines.find(engine).precisions
+        if precision not in known:
+            raise UserError(f"{engine} does not run {precision}; it runs {', '.join(known)}.")
+
+    return check
 
 
 def _network(spec: NetworkSpec, at: tuple[str | int, ...], locate: Locate) -> None:
@@ -81,7 +93,7 @@ def _data_is_there(recipe: Recipe, locate: Locate) -> None:
 
 
 def _bundle_is_built(recipe: Recipe, locate: Locate) -> None:
-    built = ["auto", *(engine.name for engine in recipe.engines)]
+    built = ["auto", *recipe.engine_names]
     if recipe.bundle.engine not in built:
         raise UserError(
             f"{locate(('bundle', 'engine'))}: {recipe.bundle.engine!r} is not among the engines of this recipe: "

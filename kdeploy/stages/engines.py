@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import artifacts, engines, events
-from kdeploy.engines.base import Manifest
-from kdeploy.stages import export
+from kdeploy.engines.base import Manifest, Precision
+from kdeploy.recipe.schema import EngineSpec
+from kdeploy.stages import export, precisions
 from kdeploy.stages.base import Run
+from kdeploy.stages.precisions import FLOAT32, INTEGER
 
 PYTORCH = "pytorch"
 
@@ -21,12 +23,17 @@ class BuildEngine:
 
     role: str
     engine: str
-    precision: str = "float32"
+    precision: Precision = "float32"
+    asked: EngineSpec | None = None
+    """What the recipe asks for; None: PyTorch, or the float32 file."""
+    called: str | None = None
+    """The engine's name in the recipe."""
 
     @property
     def row(self) -> str:
         """The row of the tables: teacher-pytorch, student-onnxruntime-int8, ..."""
-        return f"{self.role}-{self.engine}" + ("" if self.engine == PYTORCH else f"-{self.precision}")
+        plain = self.engine if self.engine == PYTORCH else f"{self.engine}-{self.precision}"
+        return f"{self.role}-{self.called or plain}"
 
     @property
     def name(self) -> str:
@@ -48,7 +55,8 @@ class BuildEngine:
     def _source(self, run: Run) -> Path:
         if self.engine == PYTORCH:
             return run.folder / "networks" / self.role
-        return export.onnx_file(run.folder, self.role, self.precision)
+        label = FLOAT32 if self.asked is None else precisions.label(self.asked, run.recipe.engines)
+        return export.onnx_file(run.folder, self.role, label)
 
     def _hash(self, run: Run) -> str:
         source = self._source(run)
@@ -62,7 +70,7 @@ class BuildEngine:
         card = artifacts.read_json(self._card(run))
         in_graph = self.engine == PYTORCH or run.recipe.export.preprocess == "in-graph"
         scheme = None
-        if self.precision == "int8":
+        if self.precision in INTEGER:
             scheme = artifacts.read_json(self._source(run).with_suffix(".json"))["scheme"]
         return Manifest(
             engine=self.engine,
