@@ -77,10 +77,8 @@ def speed(asked: argparse.Namespace, method: str) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = pipeline.open_run(loaded, Path(folder) / "run")
-        stages = [
-            stage for stage in pipeline.training(loaded) if stage.name in ("networks/teacher", f"networks/{role}")
-        ]
-        pipeline.execute(run, stages)
+        needed = ("data", "networks/teacher", f"networks/{role}")
+        pipeline.execute(run, [stage for stage in pipeline.training(loaded) if stage.name in needed])
         line = (run.folder / "networks" / role / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         return float(json.loads(line)["images_per_s"])
 

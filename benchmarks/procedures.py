@@ -1,13 +1,14 @@
 """The procedures beyond one teacher and labelled data, a row each, with three seeds.
 
-    python benchmarks/procedures.py --data cifar10-jpeg --teacher TEACHER
+    python benchmarks/procedures.py --data cifar10-jpeg --teacher TEACHER --checkpoint resnet20.th --letters DIR
 
-TEACHER is the folder of a fine-tuned ResNet-56, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/teacher. One
-JSON a cell (row, variant and seed) goes to benchmarks/results/procedures/; cells that are there are not run again, so
-that an interrupted table continues. The last step writes benchmarks/results/procedures.md from those that are there.
+TEACHER is the folder of a fine-tuned ResNet-56, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/teacher; the
+checkpoint is the one that cifar10/resnet20-noise describes, and DIR holds the EMNIST letters as IDX files. One JSON a
+cell (row, variant and seed) goes to benchmarks/results/procedures/; cells that are there are not run again, so that an
+interrupted table continues. The last step writes benchmarks/results/procedures.md from the cells that are there.
 
-CIFAR-10 rows train on the 10,000 class-balanced images and for the 10 epochs of benchmarks/methods.py. Accuracy is of
-the last epoch, on all test images.
+Rows on CIFAR-10's training images take the 10,000 class-balanced ones and the 10 epochs of benchmarks/methods.py; the
+others run as their recipes stand. Accuracy is of the last epoch, on all test images.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from kdeploy.recipe.networks import networks
 from kdeploy.recipe.schema import Recipe
 from kdeploy.report.seeds import mean_of
 from kdeploy.stages.epochs import Epochs
+from kdeploy.training.without_images import NOTES
 
 KD = "{method: kd, options: {temperature: 4, alpha: 0.9}}"
 BUDGET = (f"data.limit={IMAGES}", f"distill.epochs={EPOCHS}", f"distill.batch={BATCH}")
 HALF = "student={model: resnet8, width: 0.5}"
+ONLINE, ENSEMBLE = "cifar10/resnet8-online-ensemble", "cifar10/resnet20-resnet8-perturbed-ensemble"
+NOISE, DATA_FREE, LETTERS = "cifar10/resnet20-noise", "cifar10/resnet20-data-free", "emnist/letters-unlabelled"
+OPTIONS = "distill.procedure_options"
 
 
 @dataclass(frozen=True)
@@ -38,28 +43,44 @@ class Cell:
     """One training of a row. recipe: a shipped one; empty: the common one of `methods.load`, with its teacher."""
 
     variant: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
     recipe: str = ""
+
+
+def through(*models: str) -> tuple[str, ...]:
+    """A half-width ResNet-8 from the teacher, through these assistants."""
+    listed = ", ".join(f"{{model: {model}}}" for model in models)
+    chain = ("distill.procedure=assistants", f"distill.assistants=[{listed}]") if models else ()
+    return (*BUDGET, HALF, f"distill.method=[{KD}]", *chain)
 
 
 ROWS = {
     "assistants": (
-        Cell("direct", (HALF, f"distill.method=[{KD}]")),
+        Cell("direct", through()),
+        Cell("through ResNet-20", through("resnet20")),
+        Cell("through ResNet-20 and ResNet-8", through("resnet20", "resnet8")),
+    ),
+    "mutual": (Cell("two ResNet-8", BUDGET, "cifar10/resnet8-mutual"),),
+    "online-ensemble": (Cell("four widths", BUDGET, ONLINE),),
+    "noise": (
+        Cell("teacher by batch statistics", (), NOISE),
+        Cell("teacher by running statistics", (f"{OPTIONS}.teacher_statistics=running",), NOISE),
+    ),
+    "data-free": (
+        Cell("fast", (), DATA_FREE),
+        Cell("DAFL", (f"{OPTIONS}={{synthesis: dafl}}", "distill.options.temperature=1"), DATA_FREE),
         Cell(
-            "through ResNet-20",
-            (HALF, "distill.procedure=assistants", "distill.assistants=[{model: resnet20}]", f"distill.method=[{KD}]"),
-        ),
-        Cell(
-            "through ResNet-20 and ResNet-8",
-            (
-                HALF,
-                "distill.procedure=assistants",
-                "distill.assistants=[{model: resnet20}, {model: resnet8}]",
-                f"distill.method=[{KD}]",
-            ),
+            "DeepInversion",
+            (f"{OPTIONS}={{synthesis: deepinversion, images: 1024, deepinversion: {{iterations: 400}}}}",),
+            DATA_FREE,
         ),
     ),
-    "mutual": (Cell("two ResNet-8", (), "cifar10/resnet8-mutual"),),
+    "unlabelled": tuple(Cell(name, (f"{OPTIONS}.variant={name}",), LETTERS) for name in ("plain", "weighted", "mixed")),
+    "perturbed-ensemble": (
+        Cell("ConfODS", BUDGET, ENSEMBLE),
+        Cell("no perturbation", (*BUDGET, f"{OPTIONS}.perturbation=none"), ENSEMBLE),
+        Cell("plain, averaged teachers", (*BUDGET, "distill.procedure=offline", f"{OPTIONS}={{}}"), ENSEMBLE),
+    ),
 }
 
 
@@ -67,15 +88,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of the fine-tuned teacher")
+    parser.add_argument("--checkpoint", type=Path, help="somebody else's ResNet-20; for noise and data-free")
+    parser.add_argument("--letters", type=Path, help="folder of the EMNIST letters; for unlabelled")
     parser.add_argument("--rows", default=",".join(ROWS), help="names of rows, parted by commas")
     parser.add_argument("--seeds", default="0,1,2")
     asked = parser.parse_args()
     cells = RESULTS / "procedures"
-    with events.listening(Terminal()):
+    with events.listening(Terminal()), tempfile.TemporaryDirectory() as runs:
         for seed in (int(word) for word in asked.seeds.split(",")):
             for row in asked.rows.split(","):
                 for cell in ROWS[row]:
-                    run_cell(cells / f"{row}-{slug(cell.variant)}-{seed}.json", row, cell, seed, asked)
+                    target = cells / f"{row}-{slug(cell.variant)}-{seed}.json"
+                    if not target.exists():
+                        run_cell(target, row, cell, seed, asked, Path(runs) / row)
     artifacts.write_text(RESULTS / "procedures.md", table(cells))
 
 
@@ -84,27 +109,31 @@ def slug(text: str) -> str:
     return "-".join(text.lower().replace(",", "").split())
 
 
-def run_cell(target: Path, row: str, cell: Cell, seed: int, asked: argparse.Namespace) -> None:
-    """Train all networks of one variant and keep what each reached."""
-    if target.exists():
-        return
+def run_cell(target: Path, row: str, cell: Cell, seed: int, asked: argparse.Namespace, runs: Path) -> None:
+    """Train all networks of one variant and keep what each reached. runs: of this row, which share their teachers."""
     loaded = recipe_of(cell, seed, asked)
-    with tempfile.TemporaryDirectory() as folder:
-        run = pipeline.open_run(loaded, Path(folder) / "run")
-        trained = [network.role for network in networks(loaded) if network.train is not None]
-        pipeline.execute(run, [*pipeline.training(loaded), *(Epochs(role) for role in trained)])
-        reached = {role: artifacts.read_json(run.folder / "networks" / role / "epochs.json") for role in trained}
-    content = {"row": row, "variant": cell.variant, "seed": seed, "networks": reached}
+    run = pipeline.open_run(loaded, runs / target.stem)
+    trained = [network.role for network in networks(loaded) if network.train is not None]
+    siblings = [folder for folder in sorted(runs.iterdir()) if folder != run.folder]
+    pipeline.execute(run, [*pipeline.training(loaded), *(Epochs(role) for role in trained)], siblings)
+    reached = {role: artifacts.read_json(run.folder / "networks" / role / "epochs.json") for role in trained}
+    notes = run.folder / "networks" / "student" / NOTES
+    figures = artifacts.read_json(notes)["figures"] if notes.is_file() else None
+    content = {"row": row, "variant": cell.variant, "seed": seed, "networks": reached, "figures": figures}
     about = {"measured_at": now(), "revision": revision(), "machine": machine.fingerprint()}
     artifacts.write_json(target, {"schema_version": 1, **content, **about})
 
 
 def recipe_of(cell: Cell, seed: int, asked: argparse.Namespace) -> Recipe:
-    """The recipe of a cell, with its data, budget and seed."""
-    overrides = [*BUDGET, f"seed={seed}", *cell.overrides]
-    if cell.recipe:
-        return recipe.load(cell.recipe, ["data.source=imagefolder", f"data.root={asked.data}", *overrides])
-    return load(asked.data, asked.teacher, *overrides)
+    """The recipe of a cell, with its data and seed."""
+    overrides = [f"seed={seed}", *cell.overrides]
+    if cell.recipe == LETTERS:
+        return recipe.load(cell.recipe, [f"data.root={asked.letters}", *overrides])
+    if not cell.recipe:
+        return load(asked.data, asked.teacher, *overrides)
+    images = ["data.source=imagefolder", f"data.root={asked.data}"]
+    teacher = [f"teacher.checkpoint={asked.checkpoint}"] if cell.recipe in (NOISE, DATA_FREE) else []
+    return recipe.load(cell.recipe, [*images, *teacher, *overrides])
 
 
 def table(cells: Path) -> str:
@@ -114,23 +143,38 @@ def table(cells: Path) -> str:
         one = artifacts.read_json(path)
         found.setdefault((one["row"], one["variant"]), []).append(one)
     parts = [
-        "# Procedures\n\nTop-1 of the last epoch on all test images, in percent: mean over seeds, with its 95 % t "
-        "interval.\n"
+        "# Procedures\n\nOn all test images, of the last epoch: top-1 accuracy, and where a row has them the negative "
+        "log-likelihood of the labels (nats) and the expected calibration error (%). Means over seeds with 95 % t "
+        "intervals.\n"
     ]
     for row in ROWS:
         groups = {variant: group for (of, variant), group in found.items() if of == row}
         if groups:
-            parts.append(f"## {row}\n\n| variant | network | test accuracy (%) | seeds |\n|:--|:--|--:|--:|")
+            parts.append(f"## {row}\n\n| variant | network | accuracy (%) | NLL | ECE (%) | seeds |")
+            parts.append("|:--|:--|--:|--:|--:|--:|")
             parts += [line for variant, group in groups.items() for line in lines(variant, group)]
             parts.append("")
     return "\n".join(parts)
 
 
 def lines(variant: str, group: list[dict[str, Any]]) -> list[str]:
-    """A line for each network of a variant."""
-    roles = group[0]["networks"]
-    scores = {role: mean_of([100 * one["networks"][role]["last"]["test_accuracy"] for one in group]) for role in roles}
-    return [f"| {variant} | {role} | {shown(score)} | {len(group)} |" for role, score in scores.items()]
+    """A line for each network of a variant; for a student without training images, one for each way to evaluate it."""
+    figures = group[0]["figures"]
+    forms = [name for name, one in (figures or {}).items() if isinstance(one, dict) and "accuracy" in one]
+    rows = {role: [one["networks"][role]["last"] for one in group] for role in group[0]["networks"] if not forms} | {
+        f"student, {form}".replace("_", " "): [one["figures"][form] for one in group] for form in forms
+    }
+    return [
+        f"| {variant} | {name} | {mean(of, 'accuracy', 100)} | {mean(of, 'negative_log_likelihood', 1)} "
+        f"| {mean(of, 'calibration_error', 100)} | {len(group)} |"
+        for name, of in rows.items()
+    ]
+
+
+def mean(group: list[dict[str, Any]], what: str, factor: float) -> str:
+    """The mean of a figure on test, where the cells have it."""
+    values = [one.get(f"test_{what}", one.get(what)) for one in group]
+    return "n/a" if None in values else shown(mean_of([factor * value for value in values]))
 
 
 if __name__ == "__main__":

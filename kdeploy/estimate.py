@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from kdeploy import artifacts, events, pipeline, sources
 from kdeploy.errors import KdeployError
 from kdeploy.provenance import RECORD, RunRecord
+from kdeploy.recipe import procedures
 from kdeploy.recipe.networks import Trained, networks
 from kdeploy.recipe.schema import NetworkSpec, Recipe, TrainSpec
 from kdeploy.sources.base import Splits
@@ -86,7 +87,8 @@ def _data(recipe: Recipe) -> tuple[Splits | None, str | None]:
     """The data where it is here already, and what would be downloaded where it is not."""
     local = recipe.data.model_copy(update={"download": False})
     try:
-        return sources.load(local, base=Path()), None
+        opens = procedures.opens_training_images(recipe)
+        return sources.load(local, base=Path(), training_images=opens), None
     except KdeployError:
         if recipe.data.source.startswith("torchvision:") and recipe.data.download:
             return None, f"the data set {recipe.data.source}, by torchvision"
@@ -126,11 +128,11 @@ def _step(stage: Stage, done: set[str], timed: _Timing, recipe: Recipe, prefix: 
     return Step(stage=prefix + name, state="to do", seconds=seconds, basis=basis)
 
 
-def _rotations(one: Trained) -> int:
+def _rows(one: Trained) -> int:
     """Rows that an image takes up in the training of a network."""
     from kdeploy import methods
 
-    return max((methods.find(term.method).needs.rotations for term in one.methods), default=1)
+    return one.passes * max((methods.find(term.method).needs.rotations for term in one.methods), default=1)
 
 
 class _Timing:
@@ -154,8 +156,10 @@ class _Timing:
         self.disk_bytes += _COPIES * sum(self._weights_bytes(network) for network in learning)
         if one.train is None:
             return 2.0, "one evaluation"
-        steps = self._steps(one.train)
-        spec = one.train.model_copy(update={"batch": one.train.batch * _rotations(one)})
+        if one.batches is None and not self.splits.has_training_images:
+            return None, "how long images are made for is not timed"
+        steps = self._steps(one.train, one.share) if one.batches is None else one.batches * one.train.epochs
+        spec = one.train.model_copy(update={"batch": one.train.batch * _rows(one)})
         seconds = steps * sum(self._seconds(network, spec, train=True) for network in learning)
         if one.teacher is not None:
             seconds += steps * self._seconds(one.teacher, spec, train=False)
@@ -163,9 +167,10 @@ class _Timing:
             seconds += self._steps(one.readout) * self._seconds(one.network, one.readout, train=False)
         return seconds, f"{_TIMED_STEPS} timed steps of {steps:,}"
 
-    def _steps(self, spec: TrainSpec) -> int:
+    def _steps(self, spec: TrainSpec, share: float = 1.0) -> int:
+        """Steps of a training on a share of the images."""
         assert self.splits is not None
-        return -(-len(self.splits.train) // spec.batch) * spec.epochs
+        return -(-round(share * len(self.splits.train)) // spec.batch) * spec.epochs
 
     def _seconds(self, network: NetworkSpec, spec: TrainSpec, *, train: bool) -> float:
         """Seconds of one step: forward and backward, or forward alone. Timed once for all seeds."""

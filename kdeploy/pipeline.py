@@ -17,7 +17,7 @@ from kdeploy import recipe as recipes
 from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
-from kdeploy.recipe.networks import networks
+from kdeploy.recipe.networks import deployed, networks
 from kdeploy.recipe.schema import INDIFFERENT, Recipe, Spec, TrainSpec
 from kdeploy.stages import train
 from kdeploy.stages.base import Run, Stage
@@ -84,11 +84,6 @@ def measuring(recipe: Recipe) -> list[Stage]:
 def plan(recipe: Recipe) -> list[Stage]:
     """All stages of a recipe, in order."""
     return [*training(recipe), *compilation(recipe), *measuring(recipe)]
-
-
-def deployed(recipe: Recipe) -> list[str]:
-    """The roles that are exported, compiled into the recipe's engines and bundled: the student, in most procedures."""
-    return [network.role for network in networks(recipe) if network.deployed]
 
 
 def _teacher(recipe: Recipe) -> tuple[str, ...]:

@@ -11,19 +11,21 @@ from typing import Any
 import yaml
 
 from kdeploy import artifacts, bundle
-from kdeploy.bundle.info import SUFFIX
 from kdeploy.errors import UserError
 from kdeploy.parity import Parity
 from kdeploy.provenance import RunRecord, now
+from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Epoch, Gate, ReportData, ReportedEpochs, Stage
 from kdeploy.report.rows import Row, rows_from
 from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
 from kdeploy.stages import gates
 from kdeploy.stages.bench import measurements
+from kdeploy.stages.bundle import bundle_file
 
 _BASELINES = ("teacher-pytorch", "alone-pytorch", "student-pytorch")
 """What ratios refer to: the first of these that was measured; a run whose networks teach one another has no teacher."""
 METRICS = "metrics.jsonl"
+NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,24 @@ class RunResults:
         return self.folder / "report.html"
 
     @property
+    def students(self) -> list[str]:
+        """The roles of the students, in the order of the table: one, or those of an online ensemble."""
+        return list(dict.fromkeys(row.role for row in self.rows if row.role.partition("-")[0] == STUDENT))
+
+    @property
     def bundle(self) -> Path:
-        return self.folder / f"{self.record.name}{SUFFIX}"
+        """Where the student's is, or would be."""
+        return bundle_file(self.folder, self.record.name, STUDENT)
+
+    @property
+    def bundles(self) -> dict[str, Path]:
+        """The bundles that there are, by the role of the student."""
+        found = {role: bundle_file(self.folder, self.record.name, role) for role in self.students}
+        return {role: path for role, path in found.items() if path.exists()}
 
     @property
     def samples(self) -> list[Path]:
-        """The held-out images beside the bundle."""
+        """The held-out images beside the bundles."""
         left = self.record.stages["bundle"].outputs if "bundle" in self.record.stages else {}
         return [self.folder / name for name in left if name.endswith(".png")]
 
@@ -65,6 +79,7 @@ class RunResults:
             "gates": [gate.model_dump() for gate in self.gates],
             "report": str(self.report),
             "bundle": str(self.bundle) if self.bundle.exists() else None,
+            "bundles": {role: str(path) for role, path in self.bundles.items()},
             "machine": self.record.machine,
         }
 
@@ -85,6 +100,8 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
     found = read(folder)
     record = found.record
     several = len(siblings) > 1
+    shipped = {role: _shipped(path) for role, path in found.bundles.items()}
+    gains = gains_over_alone(siblings) if several else {}
     return ReportData(
         title=record.name,
         about=str(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")).get("about", "")),
@@ -94,10 +111,12 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
         seed=record.seed,
         recipe_yaml=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         baseline=found.baseline,
-        shipped=_shipped(found.bundle),
+        shipped=shipped.pop(STUDENT, None),
+        also_shipped=tuple(shipped.values()),
         rows=tuple(found.rows),
         seeds=tuple(aggregate([run.rows for run in siblings])) if several else (),
-        gain=gain_over_alone(siblings) if several else None,
+        gain=gains.pop(STUDENT, None),
+        further_gains=gains,
         measurements=tuple(measurements(folder)),
         curves={path.parent.name: _curve(path) for path in sorted(folder.glob(f"networks/*/{METRICS}"))},
         epochs={path.parent.name: _epochs(path) for path in sorted(folder.glob("networks/*/epochs.json"))},
@@ -111,13 +130,20 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
         ),
         machine=record.machine,
         warnings=_warnings(folder),
-        paths={"run": str(folder), "bundle": str(found.bundle) if found.bundle.exists() else "not packed"},
+        notes=_notes(folder),
+        paths={"run": str(folder), **_bundle_paths(found)},
     )
 
 
-def _shipped(packed: Path) -> str | None:
-    """The row that the bundle holds, from the bundle itself."""
-    return str(bundle.inspect(packed).provenance["engine"]) if packed.exists() else None
+def _shipped(packed: Path) -> str:
+    """The row that a bundle holds, from the bundle itself."""
+    return str(bundle.inspect(packed).provenance["engine"])
+
+
+def _bundle_paths(found: RunResults) -> dict[str, str]:
+    """Each student's bundle, by what the report calls it."""
+    names = {role: "bundle" if role == STUDENT else f"bundle of {role}" for role in [STUDENT, *found.students]}
+    return {name: str(found.bundles.get(role, "not packed")) for role, name in names.items()}
 
 
 def _curve(path: Path) -> tuple[Epoch, ...]:
@@ -136,20 +162,34 @@ def _warnings(folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line.split("warning: ", 1)[1] for line in lines if " warning: " in line))
 
 
+def _notes(folder: Path) -> tuple[str, ...]:
+    """What procedures left to say, network by network."""
+    found = (artifacts.read_json(path)["notes"] for path in sorted(folder.glob(f"networks/*/{NOTES}")))
+    return tuple(str(note) for notes in found for note in notes)
+
+
 def seeds_to_json(runs: Sequence[RunResults]) -> dict[str, Any]:
     """JSON-able, schema_version 1: the rows of each seed, their means, and what distillation gained."""
     per_seed = [run.rows for run in runs]
-    gain = gain_over_alone(runs)
+    gains = {role: gain.model_dump() for role, gain in gains_over_alone(runs).items()}
     return {
         "schema_version": 1,
         "run": runs[0].record.name,
         "seeds": {str(run.record.seed): run.to_json() for run in runs},
         "means": [row.model_dump() for row in aggregate(per_seed)],
-        "gain_over_alone": None if gain is None else gain.model_dump(),
+        "gain_over_alone": gains.get(STUDENT),
+        "gains_over_alone": gains,
         "machine": runs[0].record.machine,
     }
 
 
-def gain_over_alone(runs: Sequence[RunResults]) -> Mean | None:
-    """How much more accurate the distilled student is than alone, as a share, paired by seed."""
-    return accuracy_gain([run.rows for run in runs], "student-pytorch", "alone-pytorch")
+def gains_over_alone(runs: Sequence[RunResults]) -> dict[str, Mean]:
+    """How much more accurate each distilled student is than alone, as a share, paired by seed; by its role.
+
+    A student that was not measured in every seed, distilled and alone, is left out.
+    """
+    per_seed = [run.rows for run in runs]
+    gains = {
+        role: accuracy_gain(per_seed, f"{role}-pytorch", f"{baseline_role(role)}-pytorch") for role in runs[0].students
+    }
+    return {role: gain for role, gain in gains.items() if gain is not None}

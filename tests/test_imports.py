@@ -16,8 +16,8 @@ TORCH_ROOMS = {"compress", "export", "loading", "methods", "models", "training"}
 # The catalogues of these rooms are read to check a recipe, so the packages themselves must import without torch.
 CATALOGUES = ["kdeploy.methods", "kdeploy.models"]
 
-VERBS = ["bench", "bundle", "cache", "distill", "doctor", "export", "methods", "models", "predict", "recipes"]
-VERBS += ["report", "run", "runs"]
+VERBS = ["bench", "bundle", "cache", "distill", "doctor", "export", "methods", "models", "predict", "procedures"]
+VERBS += ["recipes", "report", "run", "runs"]
 
 IMPORT_EACH = """
 import importlib, json, sys, traceback

@@ -405,7 +405,7 @@ class TestGates:
         compare = quantize._compare
 
         def worse(*arguments: Any) -> Any:
-            return compare(*arguments)[0], {"float32": 1.5, "int8": 0.25}
+            return compare(*arguments)[0], {"validation": {"samples": 20, "float32": 1.5, "int8": 0.25}}
 
         monkeypatch.setattr(quantize, "_compare", worse)
         (folder / "export" / "student.int8.json").unlink()

@@ -1,4 +1,4 @@
-"""Top-1 accuracy from the engine itself."""
+"""Top-1 accuracy, likelihood and calibration from the engine itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.bench.inputs import Layout
+from kdeploy.bench.likelihood import Answers
 from kdeploy.bench.results import Accuracy
 from kdeploy.bench.statistics import wilson
 
@@ -20,26 +21,28 @@ def predict(
     run: Callable[[NDArray[Any]], NDArray[np.float32]],
     layout: Layout,
     images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
     report: Callable[[float], None],
-) -> NDArray[np.int64]:
-    """The predicted class of each image, int64 `[N]`. images: uint8 `[N, H, W, C]`.
+) -> Answers:
+    """What the engine says of each image, uint8 `[N, H, W, C]`, whose labels are `[N]`.
 
     Runs 250 images of 32 x 32 pixels at a time, or as many larger ones as have that many pixels: activations grow
     with both, and a small device has little memory.
     """
     pixels = images.shape[1] * images.shape[2]
     step = layout.batch or max(1, min(_BATCH, _PIXELS // pixels))
-    found = np.empty(len(images), dtype=np.int64)
+    read = Answers.of_probabilities if layout.gives_probabilities else Answers.of_logits
+    parts = []
     for begin in range(0, len(images), step):
         outputs = run(layout.prepare(images[begin : begin + step]))
-        found[begin : begin + step] = outputs.argmax(axis=1)
+        parts.append(read(outputs, labels[begin : begin + step]))
         report(min(1.0, (begin + step) / len(images)))
-    return found
+    return Answers.joined(parts)
 
 
-def score(predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str], split: str) -> Accuracy:
+def score(answers: Answers, classes: Sequence[str], split: str) -> Accuracy:
     """Compare with the labels. A class without samples is left out of `per_class`."""
-    right = predictions == labels
+    right, labels = answers.right, answers.labels
     low, high = wilson(int(right.sum()), len(labels))
     return Accuracy(
         split=split,
@@ -51,5 +54,7 @@ def score(predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: Se
         per_class={
             name: float(right[labels == index].mean()) for index, name in enumerate(classes) if (labels == index).any()
         },
-        predictions=tuple(predictions.tolist()),
+        predictions=tuple(answers.predicted.tolist()),
+        negative_log_likelihood=answers.negative_log_likelihood,
+        calibration_error=answers.calibration_error,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdeploy.engines.base import MANIFEST
 from kdeploy.errors import UserError
 
-_ROLE = re.compile(r"(teacher|alone|student|(assistant|peer)-\d+|assistant)-")
+_ROLE = re.compile(r"((?:teacher|assistant|alone|student|peer)(?:-\d+)?)-")
 _FILES = (".kdz", ".onnx", ".ort")
 _ACCEPTED = "an engine folder, a run's folder, a bundle (.kdz) or an ONNX file"
 
@@ -42,10 +42,15 @@ def resolve(path: Path) -> list[Artifact]:
     return [_engine(manifest.parent) for manifest in built]
 
 
+def role_of(row: str) -> str | None:
+    """The network of a row: `student-2` of `student-2-onnxruntime-int8`; None where its name does not say."""
+    found = _ROLE.match(row)
+    return found[1] if found else None
+
+
 def _engine(folder: Path) -> Artifact:
     """Inside a run the name says whose engine it is: `teacher-onnxruntime-float32`; without that, the student's."""
     folder = folder.resolve()
     if folder.parent.name != "engines":
         return Artifact(folder.name, "file", folder)
-    found = _ROLE.match(folder.name)
-    return Artifact(folder.name, found[1] if found else "student", folder)
+    return Artifact(folder.name, role_of(folder.name) or "student", folder)

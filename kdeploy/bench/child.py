@@ -126,8 +126,8 @@ def _accuracy(
     session: Session, layout: Layout, classes: tuple[str, ...], data: Data, split: str, parts: _Parts
 ) -> Accuracy:
     with parts.part() as report:
-        predictions = predict(session.run, layout, data["images"], report)
-    return score(predictions, data["labels"], classes, split)
+        answers = predict(session.run, layout, data["images"], data["labels"], report)
+    return score(answers, classes, split)
 
 
 def _latency(session: Session, inputs: list[Any], batch: int, spec: BenchSpec, parts: _Parts) -> Latency:

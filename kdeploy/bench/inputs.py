@@ -31,6 +31,11 @@ class Layout:
     batch: int | None = None
     preprocessing: Preprocessing | None = None
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether what comes out went through a softmax; logits where preprocessing is left outside, with it."""
+        return self.preprocessing is not None and self.preprocessing.in_graph
+
     def prepare(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Images, uint8 `[B, H, W, C]`, as the network takes them."""
         if self.preprocessing is None:

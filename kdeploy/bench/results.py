@@ -51,6 +51,10 @@ class Accuracy(Record):
     per_class: dict[str, float]
     predictions: tuple[int, ...]
     """Predicted class of each sample, so that two engines can be compared sample by sample."""
+    negative_log_likelihood: float | None = None
+    """Mean of -log p(label), in nats; None here and below: measured before there was this field, or not a number."""
+    calibration_error: float | None = None
+    """Expected calibration error over 15 bins of confidence, a share."""
 
 
 class Measurement(Record):
@@ -60,7 +64,7 @@ class Measurement(Record):
     name: str
     """The row: teacher-pytorch, student-onnxruntime-int8, ..."""
     role: str
-    """teacher, alone, student, assistant-1 or peer-2 and so on, or file for an artefact from outside a run."""
+    """teacher, alone, student, student-2, assistant-1, peer-2 and so on, or file for an artefact from outside a run."""
     engine: str
     precision: str
     """As in the engine's manifest; "not stated" for an ONNX file from outside."""

@@ -23,7 +23,7 @@ def distill(
 ) -> None:
     """Train the teacher and the student of a recipe; `kdeploy run` goes on from here.
 
-    The student is left alone in networks/student/student.safetensors.
+    The student is left alone in networks/student/student.safetensors, further ones in networks/student-2 and so on.
 
     Example: kdeploy distill quickstart --out runs/try
     """

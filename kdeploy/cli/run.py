@@ -136,33 +136,35 @@ def _several(seeded: list[tuple[options.Recipe, Path]], folder: Path, asked: _As
     write_report(report, results.report_data(folders[0], runs))
     per_seed = [part for run in runs for part in (f"\nseed {run.record.seed}", ResultTable(run.rows))]
     emit(asked.json_, summary, Group(*per_seed, "\nmeans", AggregateTable(aggregate([run.rows for run in runs]))))
-    _gain_line(runs, asked.json_)
+    _gain_lines(runs, asked.json_)
     _published_lines(folders, asked.json_)
     _closing_lines(runs[0], report, asked.json_)
     _require_gates(runs)
 
 
 def _closing_lines(found: options.RunResults, report: Path, json_: str | None) -> None:
-    """The paths of report and bundle, and the line that runs the bundle."""
+    """The paths of report and bundles, and the line that runs the first bundle."""
     from kdeploy.cli.output import add
 
-    lines = [f"report  {report}"]
-    if found.bundle.exists():
-        lines.append(f"bundle  {found.bundle}")
-    if found.bundle.exists() and found.samples:
-        lines += ["", "Try it:  " + shlex.join(["kdeploy", "predict", str(found.bundle), str(found.samples[-1])])]
+    packed = [str(path) for path in found.bundles.values()]
+    lines = [f"report  {report}", *(f"bundle  {path}" for path in packed)]
+    if packed and found.samples:
+        lines += ["", "Try it:  " + shlex.join(["kdeploy", "predict", packed[0], str(found.samples[-1])])]
     add(json_, "\n".join(lines))
 
 
-def _gain_line(runs: list[options.RunResults], json_: str | None) -> None:
+def _gain_lines(runs: list[options.RunResults], json_: str | None) -> None:
+    """What distillation gained; where there are several students, of which."""
     from kdeploy import results
     from kdeploy.cli.output import add
 
-    gain = results.gain_over_alone(runs)
-    if gain is not None and gain.low is not None and gain.high is not None:
+    gains = results.gains_over_alone(runs)
+    for role, gain in gains.items():
+        if gain.low is None or gain.high is None:
+            continue
         interval = f"95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
         gained = f"{100 * gain.value:+.2f} points, {interval}, {gain.seeds} seeds, paired by seed"
-        add(json_, f"distilled over alone: {gained}")
+        add(json_, f"distilled over alone{f' ({role})' if len(gains) > 1 else ''}: {gained}")
 
 
 def _published_lines(folders: list[Path], json_: str | None) -> None:

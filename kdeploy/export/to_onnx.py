@@ -25,6 +25,7 @@ from kdeploy.export.checks import check
 from kdeploy.export.cleaning import clean
 from kdeploy.export.failures import where, why
 from kdeploy.export.wrappers import InGraph, Outside
+from kdeploy.models.batch_ensemble import BatchEnsemble
 from kdeploy.models.classifier import Classifier
 from kdeploy.quantize.files import opset_version, save_model
 from kdeploy.recipe.schema import ExportSpec
@@ -106,8 +107,13 @@ def export(
 
 
 def _ready(classifier: Classifier) -> Classifier:
-    """A copy for inference on the CPU, with weights in torch's own order: channels-last ones show in the graph."""
+    """A copy for inference on the CPU, with weights in torch's own order: channels-last ones show in the graph.
+
+    Networks that share weights stand side by side in it, each with its own: the form that engines compute best.
+    """
     network = copy.deepcopy(classifier).cpu().eval()
+    if isinstance(network.network, BatchEnsemble):
+        network.network = network.network.members_apart()
     for parameter in network.parameters():
         # A clone, because with one channel `contiguous()` finds nothing to change.
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)

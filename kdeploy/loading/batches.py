@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +45,16 @@ class Batch:
     def main_labels(self) -> Tensor:
         """The label of the larger part of each image: int64 `[B]`."""
         return self.labels if self.mixed is None or self.mixed.share >= 0.5 else self.labels[self.mixed.partner]
+
+
+class Batches(Protocol):
+    """What a training goes through, epoch by epoch: the same for the same numbers, whatever was asked for before."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, number: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number`, from `start_batch` on; both count from 0."""
 
 
 class TrainBatches:

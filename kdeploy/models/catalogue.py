@@ -32,7 +32,7 @@ class ModelInfo:
     """What is known of a zoo network without building it.
 
     family: the file it is defined in; parameters: (classes, channels) to the count of trainable parameters
-    at width 1 that agrees with the published one.
+    at width 1 that agrees with the published one; options: what `options` of a recipe's network may hold.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ModelInfo:
     family: str
     about: str
     parameters: Mapping[tuple[int, int], int]
+    options: tuple[str, ...]
 
 
 def network(*, paper: str, parameters: Mapping[int, int]) -> Callable[[_Factory], _Factory]:
@@ -169,5 +170,6 @@ def _read_family(family: str, source: str) -> list[ModelInfo]:
                 facts = {keyword.arg: literal(keyword.value) for keyword in mark.keywords}
                 counts = {(classes, 3): count for classes, count in facts["parameters"].items()}
                 about = (ast.get_docstring(function) or "").partition("\n")[0]
-                found.append(ModelInfo(function.name, facts["paper"], family, about, counts))
+                options = tuple(argument.arg for argument in function.args.kwonlyargs)
+                found.append(ModelInfo(function.name, facts["paper"], family, about, counts, options))
     return found

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdeploy.artifacts import atomic_path, read_json, write_json
 from kdeploy.errors import UserError
+from kdeploy.models.batch_ensemble import BatchEnsemble
 from kdeploy.models.catalogue import architecture_options, create
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
@@ -26,7 +27,9 @@ _HOW_TO_LOAD = (
     "load_state_dict(safetensors.torch.load_file(weights)), strictly. Input: float32 [B, C, H, W], RGB or gray, "
     "scaled to [0, 1], then (x - mean) / std per channel. Output: logits [B, outputs]; the logit of classes[k] is "
     "number class_map[k], or number k where class_map is null. Where reused_head is not null, the network goes on "
-    "behind its `tap` with that projector, average pooling and a linear layer."
+    "behind its `tap` with that projector, average pooling and a linear layer. Where batch_ensemble is not null, each "
+    "convolution and linear layer is the `shared` one of so many members, whose `alpha` and `gamma` scale what goes in "
+    "and comes out (kdeploy.models.batch_ensemble), and the output is the logarithm of the members' mean probability."
 )
 
 
@@ -57,6 +60,7 @@ def save_network(folder: Path, classifier: Classifier, card: Mapping[str, Any], 
         "std": _list(classifier.std),
         "class_map": None if order is None else order.tolist(),
         "reused_head": classifier.network.describe() if isinstance(classifier.network, ReusedHead) else None,
+        "batch_ensemble": classifier.network.describe() if isinstance(classifier.network, BatchEnsemble) else None,
         "parameters": counts.parameters,
         "macs": counts.macs,
         "how_to_load": _HOW_TO_LOAD,
@@ -88,6 +92,8 @@ def load_network(folder: Path, stem: str | None = None) -> tuple[Classifier, dic
     around.network = create(spec, classes=outputs, channels=channels)
     if card.get("reused_head") is not None:
         around.network = rebuild(around.network, card["reused_head"], outputs)
+    if card.get("batch_ensemble") is not None:
+        around.network = BatchEnsemble(around.network, **card["batch_ensemble"])
     load_into(around.network, spec, base=folder)
     return around.eval(), card
 

@@ -21,6 +21,8 @@ class Parity(BaseModel):
 
     schema_version: Literal[1] = 1
     samples: int
+    images: str | None = None
+    """What the inputs were, in words; None: nobody said."""
     batches: tuple[int, ...]
     compared: Literal["logits", "centred log-probabilities"]
     max_abs_difference: float | None

@@ -8,7 +8,10 @@ from kdeploy.quantize.graph import consumers
 
 # Where a network proper begins and ends: the products that int8 is for.
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_ON_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Gather", "Flatten", "Reshape", "Squeeze", "Identity"})
+_ON_LOGITS = frozenset(
+    {"Softmax", "LogSoftmax", "Sigmoid", "Gather", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
+    | {"Concat", "ReduceLogSumExp", "Sub"}  # the mean of several networks' probabilities
+)
 
 
 def head(model: ModelProto) -> list[str]:
@@ -24,7 +27,7 @@ def head(model: ModelProto) -> list[str]:
 
 
 def tail(model: ModelProto) -> list[str]:
-    """Names of the nodes between the logits and the output: softmax and the order of classes."""
+    """Names of the nodes between the logits and the output: softmax, the order of classes, the mean of an ensemble."""
     graph = model.graph
     takers = consumers(graph)
     outputs = {value.name for value in graph.output}

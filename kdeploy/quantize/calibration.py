@@ -1,4 +1,4 @@
-"""Images on which the ranges of activations are measured: always real ones, always as the model takes them."""
+"""Images on which the ranges of activations are measured, always as the model takes them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def quantize(
 
     Args:
         scheme: from `choose_scheme`.
-        images: real training images, shaped and typed as the model's input.
+        images: training images, or such as stand in for them, shaped and typed as the model's input.
         method: how a range is taken from what was measured: minmax, percentile (99.999) or entropy
             (Kullback-Leibler divergence between the histogram and its quantised form).
 

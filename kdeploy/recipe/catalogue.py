@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from kdeploy.errors import UserError, nearest
+from kdeploy.errors import UserError
 from kdeploy.recipe import matrix
 from kdeploy.recipe.matrix import Cell, Matrix
 
@@ -62,5 +62,5 @@ def find(reference: str) -> RecipeFile:
         if reference.startswith(f"{found.folder}/"):
             raise UserError(found.refusal(reference))
     close = difflib.get_close_matches(reference, names(), n=1)
-    choices = close or [*single(), *(found.pattern for found in matrices())]
-    raise UserError(f"There is no recipe {reference!r}, neither a file nor a shipped one.{nearest(reference, choices)}")
+    hint = f"Did you mean {close[0]!r}?" if close else "`kdeploy recipes` lists what there is."
+    raise UserError(f"There is no recipe {reference!r}, neither a file nor a shipped one. {hint}")

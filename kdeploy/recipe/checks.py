@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdeploy import engines, methods, models, sources
 from kdeploy.errors import KdeployError, UserError
+from kdeploy.recipe.procedures import opens_training_images
 from kdeploy.recipe.schema import NetworkSpec, Recipe
 from kdeploy.training import procedures
 
@@ -36,6 +37,8 @@ def check(recipe: Recipe, locate: Locate) -> None:
     _network(recipe.student, ("student",), locate)
     for number, peer in enumerate(recipe.distill.peers):
         _at(locate, ("distill", "peers", number, "model"), models.check, peer.model)
+    if not opens_training_images(recipe):
+        _at(locate, ("data", "source"), sources.check_test_alone, recipe.data.source)
     _data_is_there(recipe, locate)
     _bundle_is_built(recipe, locate)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from kdeploy.recipe.schema import AssistantSpec, LinkSpec, MethodSpec, NetworkSpec, Recipe, TrainSpec
 
+STUDENT = "student"
+"""The role of the student; further ones are student-2 and so on."""
 CHOSEN = "assistant"
 """The role of the assistant that `path: auto` takes."""
 
@@ -17,7 +19,9 @@ class Trained:
     role: its folder under `networks/`; train: its training, None where it is used as it is; teacher: what teaches it,
     None where the labels do; methods: by which; beside: networks that are trained with it; readout: the training of
     its last layer that follows; row: whether it stands in the table of engines; deployed: whether it is exported,
-    compiled into the recipe's engines and bundled.
+    compiled into the recipe's engines and bundled; passes: how often each image goes through it in a step of its
+    training, beside what its methods ask for; share: of the training images, what it is trained on; batches: how many
+    an epoch of its training has, where they are not cut from training images.
     """
 
     role: str
@@ -29,6 +33,9 @@ class Trained:
     readout: TrainSpec | None = None
     row: bool = True
     deployed: bool = False
+    passes: int = 1
+    share: float = 1.0
+    batches: int | None = None
 
 
 def networks(recipe: Recipe) -> list[Trained]:
@@ -36,6 +43,11 @@ def networks(recipe: Recipe) -> list[Trained]:
     from kdeploy.recipe.procedures import describe
 
     return describe(recipe.distill.procedure).networks(recipe)
+
+
+def deployed(recipe: Recipe) -> list[str]:
+    """The roles that are exported, compiled into the recipe's engines and bundled: the student, in most procedures."""
+    return [network.role for network in networks(recipe) if network.deployed]
 
 
 def teachers(recipe: Recipe) -> list[Trained]:
@@ -56,7 +68,17 @@ def linked(
     beside: tuple[NetworkSpec, ...] = (),
 ) -> Trained:
     """A network that learns from another, or with others."""
-    return Trained(role, network, link, teacher, link.methods, beside, link.readout, deployed=role == "student")
+    return Trained(role, network, link, teacher, link.methods, beside, link.readout, deployed=role == STUDENT)
+
+
+def student_role(number: int) -> str:
+    """`student` for the first, which is number 0, then `student-2`."""
+    return STUDENT if number == 0 else f"{STUDENT}-{number + 1}"
+
+
+def baseline_role(student: str) -> str:
+    """The same student from the labels only: `alone` beside `student`, `alone-2` beside `student-2`."""
+    return student.replace(STUDENT, "alone")
 
 
 def assistant_role(number: int) -> str:

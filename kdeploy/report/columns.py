@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kdeploy.report import figures
 from kdeploy.report.rows import Row
@@ -24,6 +24,9 @@ class Column:
     """A smaller addition to the text: the interval of an accuracy."""
 
 
+NLL, ECE = "NLL", "ECE"
+"""The columns of likelihood and calibration error: `columns_for` says which tables have them."""
+
 COLUMNS: tuple[Column, ...] = (
     Column(
         "accuracy",
@@ -32,6 +35,20 @@ COLUMNS: tuple[Column, ...] = (
         lambda row: figures.percent(row.accuracy),
         "highest",
         lambda row: figures.interval(row.accuracy_low, row.accuracy_high),
+    ),
+    Column(
+        NLL,
+        "Negative log-likelihood of the labels, in nats an image: low where the right class is thought likely",
+        lambda row: row.negative_log_likelihood,
+        lambda row: figures.nats(row.negative_log_likelihood),
+        "lowest",
+    ),
+    Column(
+        ECE,
+        "Expected calibration error over 15 bins: how far confidence is from accuracy",
+        lambda row: row.calibration_error,
+        lambda row: figures.percent(row.calibration_error),
+        "lowest",
     ),
     Column(
         "agrees",
@@ -133,12 +150,27 @@ def _no_interval(low: float | None, high: float | None) -> str:
 
 AGGREGATE_COLUMNS: tuple[AggregateColumn, ...] = (
     _mean_column("accuracy", lambda row: row.accuracy, figures.percent, "highest", figures.interval),
+    _mean_column(NLL, lambda row: row.negative_log_likelihood, figures.nats, "lowest", _plain_interval),
+    _mean_column(ECE, lambda row: row.calibration_error, figures.percent, "lowest", figures.interval),
     _mean_column("agrees", lambda row: row.agreement_with_teacher, figures.percent, None, figures.interval),
     _mean_column("p50", lambda row: row.p50_ms, figures.milliseconds, "lowest", _plain_interval),
     _mean_column("faster", lambda row: row.latency_ratio, figures.ratio, "highest", _plain_interval),
     _mean_column("size", lambda row: row.size_bytes, figures.size, "lowest", _no_interval),
     _mean_column("smaller", lambda row: row.size_ratio, figures.ratio, "highest", _no_interval),
 )
+
+
+AnyColumn = TypeVar("AnyColumn", Column, AggregateColumn)
+
+
+def columns_for(columns: Sequence[AnyColumn], rows: Sequence[Row | AggregateRow]) -> list[AnyColumn]:
+    """The columns of a table of these rows: with likelihood and calibration error where it has several teachers.
+
+    Those two are what an ensemble is for; in the tables of one teacher they would only take up room. The figures are
+    in every run's JSON.
+    """
+    several = any(row.role.startswith("teacher-") for row in rows)
+    return [column for column in columns if several or column.title not in (NLL, ECE)]
 
 
 def heading(title: str) -> str:

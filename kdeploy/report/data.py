@@ -30,11 +30,14 @@ class Epoch(BaseModel):
 
 
 class EpochScore(Part):
-    """One epoch's weights: accuracies as shares; epoch counts from 0."""
+    """One epoch's weights: accuracies as shares; epoch counts from 0; None: not measured, or not a number."""
 
     epoch: int
-    validation_accuracy: float
+    validation_accuracy: float | None
+    """None where there are no validation images."""
     test_accuracy: float
+    test_negative_log_likelihood: float | None = None
+    test_calibration_error: float | None = None
 
 
 class ReportedEpochs(Part):
@@ -83,12 +86,16 @@ class ReportData(Part):
     baseline: str
     """Key of the row that ratios refer to."""
     shipped: str | None
-    """Key of the row that the bundle holds; None: nothing was packed."""
+    """Key of the row that the student's bundle holds; None: nothing was packed."""
+    also_shipped: tuple[str, ...] = ()
+    """The same of further students' bundles."""
     rows: tuple[Row, ...]
     seeds: tuple[AggregateRow, ...] = ()
     """Means, where several seeds were run."""
     gain: Mean | None = None
     """Accuracy of distilled less alone, paired by seed."""
+    further_gains: dict[str, Mean] = {}
+    """The same of further students, by role."""
     measurements: tuple[Measurement, ...]
     curves: dict[str, tuple[Epoch, ...]]
     """By the network's role."""
@@ -100,5 +107,7 @@ class ReportData(Part):
     provenance: tuple[Stage, ...]
     machine: dict[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What the procedure has to say of its networks: sentences."""
     paths: dict[str, str]
     """Where things lie: run folder, bundle, ..."""

@@ -20,6 +20,11 @@ def milliseconds(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else significant(value)
 
 
+def nats(value: float | None) -> str:
+    """A log-likelihood with three decimals: "0.670"."""
+    return NOT_AVAILABLE if value is None else f"{value:.3f}"
+
+
 def ratio(value: float | None) -> str:
     """How many times, with three significant digits: "41.3×"."""
     return NOT_AVAILABLE if value is None else f"{significant(value)}×"

@@ -1,4 +1,4 @@
-"""What the report says first: the engine that ships against the network that it replaces."""
+"""What the report says first: each engine that ships against the network that it replaces."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ class Headline:
     comparisons: tuple[Comparison, ...]
 
 
-def headline(report: ReportData) -> Headline | None:
-    """The shipped engine against the baseline; None where nothing ships or the baseline itself does."""
+def headlines(report: ReportData) -> list[Headline]:
+    """The shipped engines, each against the baseline; none where nothing ships or the baseline itself does."""
     rows = {row.key: row for row in report.rows}
-    ours, theirs = rows.get(report.shipped or ""), rows.get(report.baseline)
-    if ours is None or theirs is None or ours == theirs:
-        return None
+    theirs = rows.get(report.baseline)
+    shipped = [rows[key] for key in shipped_rows(report) if key in rows]
+    return [_headline(ours, theirs) for ours in shipped if theirs is not None and ours != theirs]
+
+
+def shipped_rows(report: ReportData) -> list[str]:
+    """Keys of the rows that bundles hold, the student's first."""
+    return [*([] if report.shipped is None else [report.shipped]), *report.also_shipped]
+
+
+def _headline(ours: Row, theirs: Row) -> Headline:
     found = [_latency(ours, theirs), _size(ours, theirs), _accuracy(ours, theirs)]
     return Headline(ours, theirs, tuple(comparison for comparison in found if comparison is not None))
 

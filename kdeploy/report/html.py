@@ -21,9 +21,9 @@ from kdeploy.bench.results import Measurement
 from kdeploy.report import figures
 from kdeploy.report.charts import steadiness, tradeoff, training
 from kdeploy.report.charts.svg import Element, markup
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, heading
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, columns_for, heading
 from kdeploy.report.data import ReportData
-from kdeploy.report.headline import headline
+from kdeploy.report.headline import headlines, shipped_rows
 from kdeploy.report.rows import Row
 
 _QUANTILES = 101
@@ -51,13 +51,15 @@ def render(report: ReportData) -> str:
         "described": described,
         "heading": heading,
     }
+    columns, seed_columns = columns_for(COLUMNS, report.rows), columns_for(AGGREGATE_COLUMNS, report.seeds)
     return environment.get_template("report.html.j2").render(
         report=report,
-        headline=headline(report),
-        columns=COLUMNS,
-        best=[best_of([column.value(row) for row in report.rows], column.best) for column in COLUMNS],
-        seed_columns=AGGREGATE_COLUMNS,
-        seed_best=[best_of([column.value(row) for row in report.seeds], column.best) for column in AGGREGATE_COLUMNS],
+        headlines=headlines(report),
+        shipped=shipped_rows(report),
+        columns=columns,
+        best=[best_of([column.value(row) for row in report.rows], column.best) for column in columns],
+        seed_columns=seed_columns,
+        seed_best=[best_of([column.value(row) for row in report.seeds], column.best) for column in seed_columns],
         charts=_charts(report),
         marks={row.key: _mark(row) for row in report.rows},
         family=tradeoff.family,

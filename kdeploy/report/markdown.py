@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, heading
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, columns_for, heading
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A GitHub table of the rows, the best value of a column bold; ends with a newline."""
-    return _filled(rows, COLUMNS)
+    return _filled(rows, columns_for(COLUMNS, rows))
 
 
 def aggregate_to_markdown(rows: Sequence[AggregateRow]) -> str:
     """The same for means over seeds with their 95 % t intervals."""
-    return _filled(rows, AGGREGATE_COLUMNS)
+    return _filled(rows, columns_for(AGGREGATE_COLUMNS, rows))
 
 
 def _filled(rows: Sequence[Any], columns: Sequence[Any]) -> str:

@@ -25,6 +25,7 @@ def page(report: ReportData, per_seed: Mapping[int, Sequence[Row]]) -> str:
         ]
         parts += [aggregate_to_markdown(report.seeds)]
         parts += [_gain(report.gain)] if report.gain is not None else []
+        parts += [_gain(gain, f" ({role})") for role, gain in report.further_gains.items()]
     for seed, rows in per_seed.items():
         parts += [f"## Seed {seed}", to_markdown(rows)]
     parts += ["## Gates" + (f" (seed {report.seed})" if len(per_seed) > 1 else ""), _gates(report)]
@@ -36,10 +37,10 @@ def _listed(per_seed: Mapping[int, Sequence[Row]]) -> str:
     return ", ".join(str(seed) for seed in per_seed)
 
 
-def _gain(gain: Mean) -> str:
+def _gain(gain: Mean, whose: str = "") -> str:
     interval = "" if gain.low is None or gain.high is None else f" [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
     return (
-        f"Distilled over alone: **{100 * gain.value:+.2f} points**{interval} "
+        f"Distilled over alone{whose}: **{100 * gain.value:+.2f} points**{interval} "
         f"(mean of {gain.seeds} seeds paired by seed, 95 % t interval)."
     )
 

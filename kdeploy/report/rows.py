@@ -50,6 +50,10 @@ class Row(BaseModel):
     """The baseline's bytes over these: times smaller."""
     agreement_with_teacher: float | None
     """Share of images on which it names the teacher's class."""
+    negative_log_likelihood: float | None = None
+    """Mean of -log p(label), in nats, on the images of `accuracy`."""
+    calibration_error: float | None = None
+    """Expected calibration error over 15 bins, a share."""
 
 
 def rows_from(measurements: Sequence[Measurement], *, baseline: str) -> list[Row]:
@@ -105,6 +109,8 @@ def _row(measurement: Measurement, baseline: Measurement) -> Row:
         latency_ratio=reference.p50.value_ms / latency.p50.value_ms if latency and reference else None,
         size_ratio=baseline.size_bytes / measurement.size_bytes,
         agreement_with_teacher=_agreement(measurement, baseline) if baseline.role == "teacher" else None,
+        negative_log_likelihood=accuracy.negative_log_likelihood if accuracy else None,
+        calibration_error=accuracy.calibration_error if accuracy else None,
     )
 
 

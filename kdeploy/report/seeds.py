@@ -44,6 +44,8 @@ class AggregateRow(BaseModel):
     agreement_with_teacher: Mean | None
     parameters: int | None
     macs: int | None
+    negative_log_likelihood: Mean | None = None
+    calibration_error: Mean | None = None
 
 
 def aggregate(rows_per_seed: Sequence[Sequence[Row]]) -> list[AggregateRow]:
@@ -135,4 +137,6 @@ def _aggregate_row(rows: Sequence[Row]) -> AggregateRow:
         agreement_with_teacher=mean(lambda row: row.agreement_with_teacher),
         parameters=first.parameters,
         macs=first.macs,
+        negative_log_likelihood=mean(lambda row: row.negative_log_likelihood),
+        calibration_error=mean(lambda row: row.calibration_error),
     )

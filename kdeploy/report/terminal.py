@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, NLL, AnyColumn, best_of, columns_for
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
@@ -20,6 +20,11 @@ _WIDE = 100
 _MEDIUM = 90
 """Still narrower ones are not shown these columns, which the report has."""
 _LEFT_OUT_FIRST = ("agrees", "smaller")
+_LIKELIHOOD = 13
+"""What the columns of likelihood and calibration take up, in the tables that have them."""
+_NARROW = 80
+"""With less for the others, these two are left out as well."""
+_LEFT_OUT_THEN = ("params", "MACs")
 
 
 class ResultTable:
@@ -29,8 +34,8 @@ class ResultTable:
         self.rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = [column for column in COLUMNS if _shown(column.title, options.max_width)]
-        yield _table(self.rows, columns, " " if options.max_width >= _WIDE else "\n", _caption(self.rows))
+        columns, width = _fitting(columns_for(COLUMNS, self.rows), options.max_width)
+        yield _table(self.rows, columns, " " if width >= _WIDE else "\n", _caption(self.rows))
 
 
 class AggregateTable:
@@ -40,13 +45,19 @@ class AggregateTable:
         self.rows = rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = [column for column in AGGREGATE_COLUMNS if _shown(column.title, options.max_width)]
+        columns, _ = _fitting(columns_for(AGGREGATE_COLUMNS, self.rows), options.max_width)
         caption = f"Means over {self.rows[0].seeds} seeds; in brackets 95 % t intervals over the seeds."
         yield _table(self.rows, columns, "\n", escape(caption))
 
 
-def _shown(title: str, width: int) -> bool:
-    return width >= _MEDIUM or title not in _LEFT_OUT_FIRST
+def _fitting(columns: Sequence[AnyColumn], width: int) -> tuple[list[AnyColumn], int]:
+    """The columns that a terminal has room for, and its width without likelihood and calibration."""
+    likelihood = any(column.title == NLL for column in columns)
+    rest = width - _LIKELIHOOD if likelihood else width
+    left_out: tuple[str, ...] = _LEFT_OUT_FIRST if rest < _MEDIUM else ()
+    if likelihood and rest < _NARROW:
+        left_out += _LEFT_OUT_THEN
+    return [column for column in columns if column.title not in left_out], rest
 
 
 def _table(rows: Sequence[Any], columns: Sequence[Any], between: str, caption: str) -> Table:

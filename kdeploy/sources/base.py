@@ -97,11 +97,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three separate parts: train to learn from, validation to choose on, test for the final figure."""
+    """The three separate parts: train to learn from, validation to choose on, test for the final figure.
+
+    Where a procedure opens no training images, train and validation are empty.
+    """
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+
+    @classmethod
+    def test_alone(cls, test: ImageSet) -> Splits:
+        """Nothing to learn from and nothing to choose on."""
+        return cls(test.between(0, 0), test.between(0, 0), test)
+
+    @property
+    def has_training_images(self) -> bool:
+        return len(self.train) > 0
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -35,10 +35,7 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
 
     A class is named by its label in the file, or by `data.options.classes`, a list in the same order.
     """
-    known_options(spec, ("classes",))
-    root = root_path(spec, base)
-    if not root.is_dir():
-        raise UserError(f"data.root: {root} is not a folder; the source idx wants the folder with the idx files.")
+    root = _root(spec, base)
     arrays = {}
     with events.task("reading idx files", len(_PARTS)) as bar:
         for part in _PARTS:
@@ -50,6 +47,27 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
     classes = _classes(spec, [str(value) for value in values])
     train = _image_set(arrays["train"], values, classes, root)
     return Source(train, None if arrays["test"] is None else _image_set(arrays["test"], values, classes, root))
+
+
+def load_test(spec: DataSpec, name: str, base: Path) -> ImageSet:
+    """The test files alone; the labels that occur in them become classes, and no file of train is opened."""
+    root = _root(spec, base)
+    with events.task("reading idx files", 1) as bar:
+        arrays = _read_part(root, "test")
+        bar.advance()
+    if arrays is None:
+        raise UserError(f"{root} holds no file like t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz.")
+    values = np.unique(arrays[1])
+    return _image_set(arrays, values, _classes(spec, [str(value) for value in values]), root)
+
+
+def _root(spec: DataSpec, base: Path) -> Path:
+    """The folder with the files."""
+    known_options(spec, ("classes",))
+    root = root_path(spec, base)
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} is not a folder; the source idx wants the folder with the idx files.")
+    return root
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:

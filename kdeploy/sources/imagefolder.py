@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from kdeploy import events
@@ -38,12 +39,37 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
     train, test = (tuple(sorted({klass for at, klass, _ in placed if at == part})) for part in _PARTS)
     if test:
         same_classes(train, test, str(root))
-    pictures = [Picture(file.where, partial(_open, file)) for _, _, file in placed]
-    images, kept = read(pictures, spec, together([file.state for _, _, file in placed]))
-    labels = np.array([train.index(placed[number][1]) for number in kept], dtype=np.int64)
-    whole = ImageSet(images, labels, train)
+    whole, kept = _read(placed, train, spec)
     tests = sum(placed[number][0] == "test" for number in kept)  # they come first
     return Source(whole.between(tests, len(whole)), whole.between(0, tests) if test else None)
+
+
+def load_test(spec: DataSpec, name: str, base: Path) -> ImageSet:
+    """The folder `test` alone, its subfolders' names as classes; files of train are not opened, and need not be there.
+
+    In a zip file their names are read, as they stand in its table of contents.
+    """
+    known_options(spec)
+    root = root_path(spec, base)
+    inside = [file for file in image_files(root) if file.parts[0] == "test" and len(file.parts) > 2]
+    if not inside:
+        raise UserError(
+            f"{root} has no test images of its own: without training images to cut them off, put them in "
+            "test/<class>/<image>."
+        )
+    placed = [("test", file.parts[1], file) for file in inside]
+    images, _ = _read(placed, tuple(sorted({klass for _, klass, _ in placed})), spec)
+    return images
+
+
+def _read(
+    placed: list[tuple[str, str, ImageFile]], classes: tuple[str, ...], spec: DataSpec
+) -> tuple[ImageSet, NDArray[np.int64]]:
+    """The decoded images, and the place in `placed` of each."""
+    pictures = [Picture(file.where, partial(_open, file)) for _, _, file in placed]
+    images, kept = read(pictures, spec, together([file.state for _, _, file in placed]))
+    labels = np.array([classes.index(placed[number][1]) for number in kept], dtype=np.int64)
+    return ImageSet(images, labels, classes), kept
 
 
 def _open(file: ImageFile) -> Image.Image:

@@ -13,14 +13,13 @@ from kdeploy.sources.base import ImageSet, Source
 
 def resize(source: Source, size: int | None) -> Source:
     """Both parts at `size` x `size` pixels; unchanged where they have that size already or `size` is None."""
-    if size is None:
-        return source
-    return Source(_resized(source.train, size), None if source.test is None else _resized(source.test, size))
+    return Source(resized(source.train, size), None if source.test is None else resized(source.test, size))
 
 
-def _resized(images: ImageSet, size: int) -> ImageSet:
+def resized(images: ImageSet, size: int | None) -> ImageSet:
+    """The same for one part."""
     count, height, width, channels = images.images.shape
-    if (height, width) == (size, size):
+    if size is None or (height, width) == (size, size):
         return images
     out = np.empty((count, size, size, channels), dtype=np.uint8)
     with events.task(f"resizing {count} images to {size}x{size}", count) as bar:

@@ -38,19 +38,39 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
     `data.options` are further arguments of the constructor. Raises a UserError for a name that torchvision does
     not have, data that is not there, or a set that is not for classification; Unavailable where a download fails.
     """
+    dataset, takes, root = _set(spec, name, base)
+    parts = {}
+    for part in ("train", "test") if {"train", "split"} & set(takes) else ("train",):
+        parts[part] = _part(dataset, spec, root, part)
+    classes = max((images.classes for images in parts.values()), key=len)
+    sets = {part: ImageSet(images.images, images.labels, classes) for part, images in parts.items()}
+    return Source(sets["train"], sets.get("test"))
+
+
+def load_test(spec: DataSpec, name: str, base: Path) -> ImageSet:
+    """The test set alone; no image of train is opened, though a download may bring both in one archive."""
+    dataset, takes, root = _set(spec, name, base)
+    if not {"train", "split"} & set(takes):
+        raise UserError(f"{spec.source} has no test split of its own, and training images must not be opened here.")
+    if hasattr(dataset, "train_list"):  # files of which it would read every byte, to check their hashes
+        dataset = type(dataset.__name__, (dataset,), {"train_list": []})
+    return _part(dataset, spec, root, "test")
+
+
+def _set(spec: DataSpec, name: str, base: Path) -> tuple[Any, Any, Path]:
+    """The class of this name, what its constructor takes, and where its files lie; options are checked."""
     from kdeploy.torchvision_compat import import_torchvision
 
     dataset = _find(import_torchvision().datasets, name)
     takes = inspect.signature(dataset).parameters
     _check_options(spec, takes)
-    root = base / Path(spec.root).expanduser() if spec.root else cache_folder(DOWNLOADS)
-    where = {"root": str(root)} if "root" in takes else {}
-    parts = {}
-    for part in ("train", "test") if {"train", "split"} & set(takes) else ("train",):
-        parts[part] = _image_set(_build(dataset, spec, root, where, part), spec, part, root if where else None)
-    classes = max((images.classes for images in parts.values()), key=len)
-    sets = {part: ImageSet(images.images, images.labels, classes) for part, images in parts.items()}
-    return Source(sets["train"], sets.get("test"))
+    return dataset, takes, base / Path(spec.root).expanduser() if spec.root else cache_folder(DOWNLOADS)
+
+
+def _part(dataset: Callable[..., Any], spec: DataSpec, root: Path, part: str) -> ImageSet:
+    """One part of a set; one without files has no root."""
+    where = {"root": str(root)} if "root" in inspect.signature(dataset).parameters else {}
+    return _image_set(_build(dataset, spec, root, where, part), spec, part, root if where else None)
 
 
 def _find(datasets: Any, name: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdeploy import sources
 from kdeploy.errors import UserError
 from kdeploy.provenance import RunRecord, StageRecord
+from kdeploy.recipe import procedures
 from kdeploy.recipe.schema import Recipe
 from kdeploy.sources.base import Splits
 
@@ -38,8 +39,9 @@ class Run:
 
     @cached_property
     def splits(self) -> Splits:
-        """The data, read once a process."""
-        return sources.load(self.recipe.data, base=self.folder)
+        """The data, read once a process: of a procedure without training images the test images alone."""
+        opens = procedures.opens_training_images(self.recipe)
+        return sources.load(self.recipe.data, base=self.folder, training_images=opens)
 
     @cached_property
     def workshop(self) -> Workshop:
@@ -66,6 +68,17 @@ class Run:
     def outputs_of(self, *stages: str) -> dict[str, str]:
         """The hashes of what earlier stages wrote: the part of a stage's inputs that lies on disk."""
         return {name: digest for stage in stages for name, digest in self._finished(stage).outputs.items()}
+
+    def trained(self, role: str) -> dict[str, str]:
+        """The hashes of what its training left of a network, in whichever stage it was trained: some train several."""
+        folder = f"networks/{role}/"
+        found = {
+            name: digest
+            for stage, record in self.record.stages.items()
+            for name, digest in record.outputs.items()
+            if stage.startswith("networks/") and name.startswith(folder)
+        }
+        return found or self.outputs_of(f"networks/{role}")
 
     def _finished(self, stage: str) -> StageRecord:
         if stage not in self.record.stages:

@@ -1,4 +1,4 @@
-"""Pack the engine that is shipped, and leave a few held-out images beside it."""
+"""Pack the engine that is shipped of each student, and leave a few held-out images beside it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 
 from kdeploy import artifacts, bundle, events
+from kdeploy.bench.artifacts import role_of
 from kdeploy.bench.results import Measurement
+from kdeploy.bundle.info import SUFFIX
 from kdeploy.errors import GateFailed, UserError
+from kdeploy.recipe.networks import STUDENT, deployed
 from kdeploy.stages import bench, gates
 from kdeploy.stages.base import Run, spec
 
 
 class Bundle:
-    """Writes `<name>.kdz` and the images that show it at work; nothing where no engine holds the gates."""
+    """Writes `<name>.kdz`, for further students `<name>-student-2.kdz` and so on, and images that show them at work.
+
+    There is none of a student of which no engine holds the gates, and nothing where there is none of any.
+    """
 
     name = "bundle"
 
@@ -28,33 +34,49 @@ class Bundle:
         }
 
     def run(self, run: Run) -> Sequence[Path]:
-        target = run.folder / f"{run.recipe.name}.kdz"
-        try:
-            row = choose(run)
-        except GateFailed as error:  # the run goes on to its report, and ends with the status of failed gates
-            events.warn(str(error))
-            target.unlink(missing_ok=True)
-            return []
-        bundle.pack(run.folder / "engines" / row, target, name=run.recipe.name, provenance=provenance(run, row))
-        return [target, *_leave_samples(run)]
+        packed = []
+        for role in deployed(run.recipe):
+            target = bundle_file(run.folder, run.recipe.name, role)
+            try:
+                row = choose(run, role)
+            except GateFailed as error:  # the run goes on to its report, and ends with the status of failed gates
+                events.warn(str(error))
+                target.unlink(missing_ok=True)
+            else:
+                pack(run, row, target)
+                packed.append(target)
+        return [*packed, *_leave_samples(run)] if packed else []
 
 
-def choose(run: Run) -> str:
-    """The row that is shipped: the one the recipe names, or the fastest at batch 1 that holds the gates.
+def bundle_file(folder: Path, name: str, role: str | None) -> Path:
+    """Where the bundle of a network lies in the folder of a run of this name; only further students have their own."""
+    further = role is not None and role.startswith(f"{STUDENT}-")
+    return folder / f"{name}{f'-{role}' if further else ''}{SUFFIX}"
+
+
+def pack(run: Run, row: str, target: Path) -> bundle.BundleInfo:
+    """Pack the engine of a row into `target`."""
+    name = bundle_file(run.folder, run.recipe.name, role_of(row)).stem
+    return bundle.pack(run.folder / "engines" / row, target, name=name, provenance=provenance(run, row))
+
+
+def choose(run: Run, role: str = STUDENT) -> str:
+    """The row that is shipped of a student: the one the recipe names, or the fastest at batch 1 that holds the gates.
 
     Raises GateFailed where none does, a UserError where none was measured.
     """
     if run.recipe.bundle.engine != "auto":
-        return f"student-{run.recipe.bundle.engine}"
+        return f"{role}-{run.recipe.bundle.engine}"
     failed = gates.failed_rows(run.folder)
-    students = [found for found in bench.measurements(run.folder) if found.role == "student"]
-    measured = [found for found in students if found.engine != "pytorch"]
+    of_this = [found for found in bench.measurements(run.folder) if found.role == role]
+    measured = [found for found in of_this if found.engine != "pytorch"]
     if not measured:
         raise UserError(f"{run.folder} holds no measured engine to choose from. Run its recipe again.")
     fit = [found for found in measured if found.name not in failed]
     if not fit:
+        whose = "" if deployed(run.recipe) == [role] else f" of {role}"
         raise GateFailed(
-            "No engine holds the gates, so there is nothing to bundle; bundle.engine names one all the same."
+            f"No engine{whose} holds the gates, so there is nothing to bundle; bundle.engine names one all the same."
         )
     fastest = min(fit, key=_p50_ms)
     events.decided("bundle", fastest.name, f"fastest engine that holds the gates, {_p50_ms(fastest):.3g} ms at batch 1")
@@ -77,11 +99,19 @@ def provenance(run: Run, row: str) -> dict[str, Any]:
         "artifacts": {
             name: digest
             for stage, record in run.record.stages.items()
-            if stage.startswith(("networks/", "export/student", "quantize/student", f"engines/{row}"))
+            if _leads_to(stage, row)
             for name, digest in record.outputs.items()
             if name.endswith((".safetensors", ".onnx"))
         },
     }
+
+
+def _leads_to(stage: str, row: str) -> bool:
+    """Whether an engine was made from what this stage left: all trainings, and what was made of its own network."""
+    kind, _, name = stage.partition("/")
+    if kind in ("export", "quantize"):
+        return role_of(f"{name}-") == role_of(row)
+    return kind == "networks" or stage == f"engines/{row}"
 
 
 def _leave_samples(run: Run) -> list[Path]:

@@ -48,9 +48,12 @@ class Data:
                 "fingerprint": found,
             },
         )
+        learnt = f"{counts['train']} images to train on, {counts['validation']} for validation"
+        if not splits.has_training_images:
+            learnt = "no training images are opened"
         events.say(
-            f"data: {counts['train']} images to train on, {counts['validation']} for validation, "
-            f"{counts['test']} for the final test; {len(splits.classes)} classes, {height}x{width}x{channels}"
+            f"data: {learnt}, {counts['test']} for the final test; {len(splits.classes)} classes, "
+            f"{height}x{width}x{channels}"
         )
         return [run.folder / FILE]
 

@@ -1,4 +1,4 @@
-"""Test accuracy of the last epoch and of the epoch chosen on validation: both are reported, neither is chosen here."""
+"""The last epoch and the epoch chosen on validation, on test: both are reported, neither is chosen here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from kdeploy.stages.base import Run
 
 @dataclass(frozen=True)
 class Epochs:
-    """Writes `networks/<role>/epochs.json`: epoch, validation and test accuracy of each of the two."""
+    """Writes `networks/<role>/epochs.json`: of each of the two its epoch, validation accuracy, and accuracy,
+    likelihood and calibration error on test."""
 
     role: str
 
@@ -23,15 +24,16 @@ class Epochs:
         return f"epochs/{self.role}"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        weights = {name: sha for name, sha in run.outputs_of(f"networks/{self.role}").items() if "safetensors" in name}
+        weights = {name: sha for name, sha in run.trained(self.role).items() if "safetensors" in name}
         return {"weights": weights, "images": data.fingerprint(run)}
 
     def run(self, run: Run) -> Sequence[Path]:
+        from kdeploy.bench.likelihood import Answers
         from kdeploy.loading import EvalBatches
         from kdeploy.models.storage import load_network
         from kdeploy.recipe.schema import TrainSpec
         from kdeploy.training import setup
-        from kdeploy.training.evaluate import accuracy, predict
+        from kdeploy.training.evaluate import predict
 
         folder = run.folder / "networks" / self.role
         history = artifacts.read_json(folder / "history.json")
@@ -46,7 +48,14 @@ class Epochs:
             stem = f"{self.role}-{kind}" if (folder / f"{self.role}-{kind}.json").is_file() else self.role
             classifier, _ = load_network(folder, stem)
             decided.place(classifier)
-            result[kind] = {**history[kind], "test_accuracy": accuracy(*predict(classifier, batches, decided))}
+            logits, labels = predict(classifier, batches, decided)
+            answers = Answers.of_logits(logits.numpy(), labels.numpy())
+            result[kind] = {
+                **history[kind],
+                "test_accuracy": float(answers.right.mean()),
+                "test_negative_log_likelihood": answers.negative_log_likelihood,
+                "test_calibration_error": answers.calibration_error,
+            }
         target = folder / "epochs.json"
         artifacts.write_json(target, result)
         return [target]

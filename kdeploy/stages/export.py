@@ -15,7 +15,7 @@ from kdeploy import events, parity
 from kdeploy.engines.base import Preprocessing
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.recipe.schema import ExportSpec, NetworkSpec
-from kdeploy.stages import data
+from kdeploy.stages import shown
 from kdeploy.stages.base import Run, spec
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Export:
         return f"export/{self.role}"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        trained = run.outputs_of(f"networks/{self.role}")
+        trained = run.trained(self.role)
         weights = {name: trained[f"networks/{self.role}/{self.role}.{name}"] for name in ("safetensors", "json")}
-        return {"export": spec(run.recipe.export), "network": weights, "images": data.fingerprint(run)}
+        return {"export": spec(run.recipe.export), "network": weights, "images": shown.fingerprint(run)}
 
     def run(self, run: Run) -> Sequence[Path]:
         from kdeploy.export.to_onnx import export
@@ -59,7 +59,8 @@ class Export:
                 preprocessing=preprocessing,
                 metadata={"kdeploy.role": self.role, "kdeploy.run": run.recipe.name},
             )
-            record = _parity(classifier, target, parity_images(run), preprocessing).write(target)
+            compared = _parity(classifier, target, parity_images(run), preprocessing)
+            record = compared.model_copy(update={"images": shown.what(run)}).write(target)
         return [target, record]
 
 
@@ -81,9 +82,13 @@ def model_inputs(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDA
 
 
 def parity_images(run: Run) -> NDArray[np.uint8]:
-    """256 validation images `[N, H, W, C]`, filled from train when there are fewer."""
-    validation = run.splits.validation.images[:_PARITY_SAMPLES]
-    return np.concatenate([validation, run.splits.train.images[: _PARITY_SAMPLES - len(validation)]])
+    """256 validation images `[N, H, W, C]`, filled from train when there are fewer.
+
+    Without training images they are synthesised ones.
+    """
+    splits = shown.splits(run)
+    validation = splits.validation.images[:_PARITY_SAMPLES]
+    return np.concatenate([validation, splits.train.images[: _PARITY_SAMPLES - len(validation)]])
 
 
 def _parity(
@@ -151,5 +156,6 @@ def export_model(spec: NetworkSpec, folder: Path, *, shape: tuple[int, int, int]
         metadata={"kdeploy.parity": "seeded random inputs"},
     )
     noise = np.random.default_rng(0).integers(0, 256, (_RANDOM_SAMPLES, height, width, channels), dtype=np.uint8)
-    _parity(classifier, target, noise, preprocessing).write(target)
+    compared = _parity(classifier, target, noise, preprocessing)
+    compared.model_copy(update={"images": "seeded random inputs"}).write(target)
     return target

@@ -1,4 +1,4 @@
-"""float32 ONNX to int8 ONNX, calibrated on training images."""
+"""float32 ONNX to int8 ONNX, calibrated on training images, or where none are opened on synthesised ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.machine import instruction_sets
 from kdeploy.recipe.schema import EngineSpec
 from kdeploy.sources import Images
-from kdeploy.stages import export
+from kdeploy.stages import export, shown
 from kdeploy.stages.base import Run, spec
 
 INT8 = "int8"
@@ -40,7 +40,7 @@ class Quantize:
             "scheme": self.engine.scheme if self.engine.scheme != "auto" else sorted(instruction_sets()),
             "seed": run.recipe.seed,
             "model": artifacts.sha256_file(export.onnx_file(run.folder, self.role)),
-            "images": run.outputs_of("data"),
+            "images": {**run.outputs_of("data"), **shown.hashes(run)},
         }
 
     def run(self, run: Run) -> Sequence[Path]:
@@ -55,7 +55,7 @@ class Quantize:
             in_graph=run.recipe.export.preprocess == "in-graph",
         )
         scheme = choose_scheme(self.engine.scheme, instruction_sets())
-        train = run.splits.train
+        train = shown.splits(run).train
         chosen = pick(train.labels, self.engine.calibration.samples, run.recipe.seed)
         with events.task(f"quantize {self.role} ({scheme.name})"):
             made = quantize(
@@ -65,7 +65,7 @@ class Quantize:
                 images=export.model_inputs(train.images[chosen], preprocessing),
                 method=self.engine.calibration.method,
             )
-            compared, accuracies = _compare(source, target, run, preprocessing)
+            compared, measured = _compare(source, target, run, preprocessing)
         record = compared.write(target)
         card = target.with_suffix(".json")
         artifacts.write_json(
@@ -74,8 +74,12 @@ class Quantize:
                 "schema_version": 1,
                 "scheme": scheme.name,
                 "opset": made.opset,
-                "calibration": {"samples": len(chosen), "method": self.engine.calibration.method, "split": "train"},
-                "validation": {"samples": len(run.splits.validation), **accuracies},
+                "calibration": {
+                    "samples": len(chosen),
+                    "method": self.engine.calibration.method,
+                    "split": shown.calibration_split(run),
+                },
+                **measured,
             },
         )
         return [target, record, card]
@@ -83,10 +87,14 @@ class Quantize:
 
 def _compare(
     source: Path, target: Path, run: Run, preprocessing: Preprocessing
-) -> tuple[parity.Parity, dict[str, float]]:
-    """Parity of int8 with float32, and the accuracy of both on validation, where the gate is decided."""
+) -> tuple[parity.Parity, dict[str, Any]]:
+    """Parity of int8 with float32, and what the gate is decided on.
+
+    That is the accuracy of both on validation. Synthesised images have no labels: there it is the share on which int8
+    names the class that float32 names.
+    """
     output: Literal["probabilities", "logits"] = "probabilities" if preprocessing.in_graph else "logits"
-    validation = run.splits.validation
+    validation = shown.splits(run).validation
     with (
         OnnxRuntime().open_file(source, threads=1) as reference,
         OnnxRuntime().open_file(target, threads=1) as candidate,
@@ -102,11 +110,13 @@ def _compare(
             candidate_output=output,
             tolerance=None,
         )
-        accuracies = {
-            name: float((_predictions(run_, validation.images, preprocessing) == validation.labels).mean())
-            for name, run_ in runs.items()
-        }
-    return compared, accuracies
+        said = {name: _predictions(run_, validation.images, preprocessing) for name, run_ in runs.items()}
+    compared = compared.model_copy(update={"images": shown.what(run)})
+    if not run.splits.has_training_images:
+        same = float((said["float32"] == said[INT8]).mean())
+        return compared, {"agreement": {"samples": len(validation), "images": shown.what(run), "share": same}}
+    accuracies = {name: float((classes == validation.labels).mean()) for name, classes in said.items()}
+    return compared, {"validation": {"samples": len(validation), **accuracies}}
 
 
 def _predictions(

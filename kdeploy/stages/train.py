@@ -45,7 +45,8 @@ class Train:
         shop.processes.from_first(self.name)  # the data are read and cached: the others can begin
         self.job.run(shop)
         interrupted.end(folder)
-        return run.files(*(pattern for each in (role, *self.job.beside) for pattern in _patterns(each)))
+        patterns = [pattern for each in (role, *self.job.beside) for pattern in _patterns(each)]
+        return run.files(*patterns, *self.job.files)
 
 
 def take_part(run: Run, stages: Sequence[Train]) -> None:

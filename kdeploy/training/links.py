@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import CacheSpec, LinkSpec, NetworkSpec, Recipe, TrainSpec, part
 from kdeploy.training import loop, setup, teachers
 from kdeploy.training.ensemble import together
-from kdeploy.training.objective import Distillation, Lesson, PhaseLoss
+from kdeploy.training.objective import Distillation, Lesson, Loss, PhaseLoss
 from kdeploy.training.procedures.base import Workshop, cross_entropy_weight, weighted_methods
 from kdeploy.training.rotations import asked
 from kdeploy.training.teacher_cache import open_cache
@@ -76,25 +77,23 @@ def rehearse(shop: Workshop, teacher: Classifier, links: Sequence[Link]) -> None
                 method.build(ours.shapes, theirs.shapes)
 
 
-def learn(shop: Workshop, link: Link) -> None:
-    """A network from the labels and what teaches it; the student's starts and sees what it does alone."""
+def learn(shop: Workshop, link: Link, loss: Loss | None = None) -> None:
+    """A network from the labels and what teaches it; the student's starts and sees what it does alone.
+
+    loss: makes what is minimised, in place of `Distillation`.
+    """
     recipe, distill = shop.recipe, link.distill
     shares = taught_by(recipe, link)
-    taught = {role: _teacher(shop, role) for role in shares}
+    taught = {role: load_teacher(shop, role) for role in shares}
     classifier = shop.make(link.network, recipe.seed)
     if link.start is not None:
         classifier.load_state_dict(shop.load(link.start).state_dict())
     student_net, lessons = classifier, []
     for role, teacher in taught.items():
-        lesson, student_net = _lesson(shop, link, role, teacher, classifier, student_net, shares[role])
+        lesson, student_net = make_lesson(shop, link, role, teacher, classifier, student_net, shares[role])
         lessons.append(lesson)
-    objective = Distillation(
-        lessons,
-        cross_entropy_weight(distill, [method for method, _ in lessons[0].methods]),
-        draw=recipe.seed if len(lessons) > 1 and recipe.distill.teaching == "draw" else None,
-        label_smoothing=distill.label_smoothing,
-        gathering=shop.gathering(distill),
-    )
+    weight = cross_entropy_weight(distill, [method for method, _ in lessons[0].methods])
+    objective = (loss or partial(_distillation, shop, link))(lessons, weight)
     shop.train(
         link.role,
         student_net,
@@ -108,7 +107,17 @@ def learn(shop: Workshop, link: Link) -> None:
     )
 
 
-def _teacher(shop: Workshop, role: str) -> Classifier:
+def _distillation(shop: Workshop, link: Link, lessons: Sequence[Lesson], cross_entropy: float) -> Distillation:
+    return Distillation(
+        lessons,
+        cross_entropy,
+        draw=shop.recipe.seed if len(lessons) > 1 and shop.recipe.distill.teaching == "draw" else None,
+        label_smoothing=link.distill.label_smoothing,
+        gathering=shop.gathering(link.distill),
+    )
+
+
+def load_teacher(shop: Workshop, role: str) -> Classifier:
     """A network that is to teach, in evaluation mode and frozen; near chance it is refused."""
     teacher = shop.load(role)
     if role in shop.recipe.all_teachers:
@@ -119,7 +128,7 @@ def _teacher(shop: Workshop, role: str) -> Classifier:
     return teacher
 
 
-def _lesson(
+def make_lesson(
     shop: Workshop,
     link: Link,
     role: str,

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdeploy import artifacts, events
 from kdeploy.errors import UserError
-from kdeploy.loading import EvalBatches, TrainBatches
+from kdeploy.loading import Batches, EvalBatches
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
 from kdeploy.training.depthwise import float32_gradients
@@ -47,7 +47,7 @@ def fit(
     network: nn.Module,
     objective: Objective,
     *,
-    train: TrainBatches,
+    train: Batches,
     validation: EvalBatches | None,
     spec: TrainSpec,
     setup: Setup,
@@ -82,7 +82,7 @@ class _Training:
         self,
         network: nn.Module,
         objective: Objective,
-        train: TrainBatches,
+        train: Batches,
         validation: EvalBatches | None,
         spec: TrainSpec,
         setup: Setup,
@@ -135,7 +135,7 @@ class _Training:
 
     def _epoch(self, epoch: int, position: state.Position, bar: events.Progress) -> EpochMetrics:
         """The epoch from `position` on."""
-        self.steps.training_mode()
+        self.steps.enter(epoch, position.batch)
         totals = Totals(self.setup.device)
         if self.processes.first:
             totals.load_state_dict(position.totals)
@@ -144,7 +144,8 @@ class _Training:
         shown, seen = position.batch, totals.over(self.processes).seen
         for number, batch in enumerate(self.train.epoch(epoch, position.batch), position.batch):
             step, good = self.steps.take(batch, epoch, number)
-            totals.add(step, batch.main_labels, good, counts=bool(batch.sizes) or self.processes.first)
+            labels = batch.main_labels if step.labels is None else step.labels
+            totals.add(step, labels, good, counts=bool(batch.sizes) or self.processes.first)
             done, last = number + 1, number + 1 == len(self.train)
             often = done % _SHOW_EVERY == 0 or last
             due = not last and self._due(epoch * len(self.train) + done, often)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from kdeploy.loading import Batch
 from kdeploy.loading.seeds import seeded
 from kdeploy.methods.base import Context, Method, Outputs, Phase
 from kdeploy.training.gathering import Gathering, compared
+from kdeploy.training.optim import Apart
 from kdeploy.training.rotations import asked, rotated, rows_for
 from kdeploy.training.teaching import Teaching
 from kdeploy.training.views import View
@@ -22,11 +23,15 @@ from kdeploy.training.views import View
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation of an objective: the scalar to minimise, its named parts, and the logits `[B, classes]`."""
+    """One evaluation of an objective: the scalar to minimise, its named parts, and the logits `[B, classes]`.
+
+    labels: int64 `[B]`, what accuracy is counted against where the batch has none of its own; None: the batch's.
+    """
 
     loss: Tensor
     terms: dict[str, Tensor]
     logits: Tensor
+    labels: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -35,6 +40,17 @@ class Objective(nn.Module):
     @abstractmethod
     def forward(self, network: nn.Module, batch: Batch, context: Context) -> Step:
         """The loss of `network` on `batch`; called once a step."""
+
+    def apart(self, network: nn.Module) -> Sequence[Apart]:
+        """Which parameters of `network` are trained in another way than the recipe says of all; none for most."""
+        return ()
+
+    def begin_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before the first batch of an epoch, and not where a training goes on inside of one.
+
+        What it changes must lie in buffers, which a checkpoint holds, and derive from `network`, `epoch` and them.
+        """
+        return
 
 
 def label_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
@@ -86,12 +102,17 @@ class Lesson:
     name: str = ""
 
 
+Loss = Callable[[Sequence[Lesson], float], Objective]
+"""From what the teachers have to teach, and the weight of cross-entropy, to what is minimised."""
+
+
 class Distillation(Objective):
     """cross_entropy * CE + sum over teachers of share * sum of weight * method; no teacher is trained.
 
     draw: the seed by which one teacher is drawn for each batch, with its share as probability, in place of the sum.
     gathering: for methods that compare samples, where several processes have a part of each batch; None: they compare
     those of a part.
+    named_by_teacher: the batches have no labels: in their place stand the classes that the first teacher names.
 
     Where a method asks for rotated views, both networks are run on four rows an image; cross-entropy, accuracy and the
     methods that ask for none are given the unturned rows.
@@ -105,6 +126,7 @@ class Distillation(Objective):
         draw: int | None = None,
         label_smoothing: float = 0.0,
         gathering: Gathering | None = None,
+        named_by_teacher: bool = False,
     ) -> None:
         super().__init__()
         self.methods = nn.ModuleList(method for lesson in lessons for method, _ in lesson.methods)
@@ -112,6 +134,7 @@ class Distillation(Objective):
         self._draw = draw
         self._rotations = asked([method.needs for lesson in lessons for method, _ in lesson.methods])
         self._gathering = gathering
+        self._named_by_teacher = named_by_teacher
         self.cross_entropy = cross_entropy
         self.label_smoothing = label_smoothing
 
@@ -119,6 +142,8 @@ class Distillation(Objective):
         turned = replace(batch, images=rotated(batch.images, self._rotations))
         lessons = self._today(context)
         taught = [lesson.teaching.outputs(turned) for lesson, _ in lessons]
+        if self._named_by_teacher:
+            batch = replace(batch, labels=taught[0][0].logits[:: self._rotations].argmax(dim=1))
         with ExitStack() as stack:
             views = [stack.enter_context(lesson.view.opened()) for lesson, _ in lessons]
             logits = network(turned.images)
@@ -131,7 +156,8 @@ class Distillation(Objective):
         for (lesson, share), ours, theirs in zip(lessons, seen, taught, strict=True):
             for name, value in self._terms(lesson, ours, theirs, batch, context).items():
                 terms[lesson.name + name] = share * value
-        return Step(torch.stack(list(terms.values())).sum(), terms, logits)
+        labels = batch.labels if self._named_by_teacher else None
+        return Step(torch.stack(list(terms.values())).sum(), terms, logits, labels)
 
     def _today(self, context: Context) -> list[tuple[Lesson, float]]:
         """The lessons of this batch, each with its share in the loss."""

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import ParamsT
 
 from kdeploy.recipe.schema import TrainSpec
 
+LR_FACTOR = "lr_factor"
+"""Key of a parameter group: its learning rate as a multiple of the recipe's; 1 where there is none."""
 
-def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over `parameters`, fused where torch has a fused form."""
+
+@dataclass(frozen=True)
+class Apart:
+    """Parameters that are not trained as the recipe says of all.
+
+    lr_factor: their learning rate as a multiple of the recipe's; weight_decay: whether they have the recipe's, or none.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr_factor: float = 1.0
+    weight_decay: bool = True
+
+
+def grouped(parameters: Sequence[nn.Parameter], apart: Sequence[Apart]) -> ParamsT:
+    """What an optimiser is given: the parameters as they are, or, where some are apart, in groups."""
+    if not apart:
+        return parameters
+    groups: list[dict[str, Any]] = []
+    rest = list(parameters)
+    for one in apart:
+        own = set(one.parameters)
+        decay = {} if one.weight_decay else {"weight_decay": 0.0}
+        groups.append({"params": [each for each in rest if each in own], LR_FACTOR: one.lr_factor, **decay})
+        rest = [each for each in rest if each not in own]
+    return [{"params": rest}, *groups]
+
+
+def make_optimizer(parameters: ParamsT, spec: TrainSpec) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over `parameters`, or groups of them, fused where torch has a fused form."""
     if spec.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     if spec.optimizer == "adamw":

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from kdeploy import artifacts
 from kdeploy.errors import UserError
-from kdeploy.loading import Batch, TrainBatches
+from kdeploy.loading import Batch, Batches
 from kdeploy.methods.base import Context
 from kdeploy.recipe.schema import TrainSpec
 from kdeploy.training import state
 from kdeploy.training.compilation import compiled
 from kdeploy.training.nonfinite import Skipping, all_finite, culprits
 from kdeploy.training.objective import Objective, Step
-from kdeploy.training.optim import learning_rate, make_optimizer
+from kdeploy.training.optim import LR_FACTOR, grouped, learning_rate, make_optimizer
 from kdeploy.training.reduction import Reduction
 from kdeploy.training.setup import Setup
 
@@ -27,15 +27,14 @@ _SHOWN_IMAGES = 8
 class Steps:
     """Takes steps: the learning rate, forward, backward, the optimiser's step. None of it waits for the device."""
 
-    def __init__(
-        self, network: nn.Module, objective: Objective, train: TrainBatches, spec: TrainSpec, setup: Setup
-    ) -> None:
+    def __init__(self, network: nn.Module, objective: Objective, train: Batches, spec: TrainSpec, setup: Setup) -> None:
         unique = dict.fromkeys([*network.parameters(), *objective.parameters()])
         self.parameters = [parameter for parameter in unique if parameter.requires_grad]
-        optimizer = make_optimizer(self.parameters, spec)
+        optimizer = make_optimizer(grouped(self.parameters, objective.apart(network)), spec)
         self._skipping = Skipping([network, objective], optimizer) if spec.nonfinite == "skip" else None
         model = compiled(network, setup) if spec.compile else network
         self.model, self.optimizer = setup.fabric.setup(model, optimizer, move_to_device=False)
+        self._network = network
         self._reduce = Reduction([network, objective], self.parameters, setup.processes)
         self.objective = objective
         self.train = train
@@ -45,6 +44,12 @@ class Steps:
     def training_mode(self) -> None:
         self.model.train()
         self.objective.train()
+
+    def enter(self, epoch: int, batch: int) -> None:
+        """Begin an epoch, or go on with it from a checkpoint, whose next batch is this one."""
+        self.training_mode()
+        if batch == 0:
+            self.objective.begin_epoch(self._network, epoch)
 
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of batch `number` of an epoch; both count from 0."""
@@ -59,7 +64,7 @@ class Steps:
         and gradients of this process.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(epoch, number)
+            group["lr"] = self.rate(epoch, number) * group.get(LR_FACTOR, 1.0)
         context = Context(
             index=batch.index, epoch=epoch, step=epoch * len(self.train) + number, epochs=self._spec.epochs
         )
@@ -90,7 +95,7 @@ class Steps:
         and all its images are left in `nonfinite.json`.
         """
         position = progress.load()
-        self.training_mode()
+        self.enter(epoch, position.batch)
         processes = self._setup.processes
         found: list[str] = []
 

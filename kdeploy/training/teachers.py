@@ -41,35 +41,38 @@ class Examined:
     suggestions: tuple[str, ...]
 
 
-def require_above_chance(teacher: Classifier, shop: Workshop, what: str, *, remedy: str | None = None) -> None:
+def require_above_chance(
+    teacher: Classifier, shop: Workshop, what: str, *, remedy: str | None = None, on: str = "validation"
+) -> None:
     """Say the accuracy of what teaches on validation; near chance raises GateFailed with what to try.
 
     remedy: what to try, for a network whose normalisation and order of classes were set by nobody.
+    on: "test" where a procedure has no other images: no more is read off them than that the teacher was loaded right.
 
     A teacher well above chance whose classes would fit better in another order is a warning.
     """
     decided = shop.decide(TrainSpec())
     decided.place(teacher)
-    logits, labels = predict(teacher, shop.validation(), decided)
+    logits, labels = predict(teacher, shop.validation(on), decided)
     order = None if teacher.class_map is None else teacher.class_map.tolist()
     examined = examine(logits, labels, order)
     if examined.near_chance and remedy is not None:
-        raise GateFailed(_near_chance(what, examined, len(labels), remedy))
+        raise GateFailed(_near_chance(what, examined, len(labels), remedy, on))
     if examined.near_chance:
-        better = (*examined.suggestions, *_try_normalizations(teacher, shop, decided, examined.accuracy))
+        better = (*examined.suggestions, *_try_normalizations(teacher, shop, decided, examined.accuracy, on))
         hint = " ".join(better) or (
             "Check teacher.normalize (what it was trained with), teacher.class_map (its order of classes) "
             "and teacher.rename."
         )
-        raise GateFailed(_near_chance(what, examined, len(labels), hint))
-    events.say(f"{what}: {examined.accuracy:.1%} on {len(labels)} validation images")
+        raise GateFailed(_near_chance(what, examined, len(labels), hint, on))
+    events.say(f"{what}: {examined.accuracy:.1%} on {len(labels)} {on} images")
     for suggestion in examined.suggestions:
         events.warn(f"{what} may have its classes in another order. {suggestion}")
 
 
-def _near_chance(what: str, examined: Examined, images: int, hint: str) -> str:
+def _near_chance(what: str, examined: Examined, images: int, hint: str, on: str) -> str:
     return (
-        f"{what} is near chance on validation: {examined.accuracy:.1%} of {images} images, "
+        f"{what} is near chance on {on}: {examined.accuracy:.1%} of {images} images, "
         f"chance is {examined.chance:.1%}. {hint}"
     )
 
@@ -98,7 +101,9 @@ def examine(logits: Tensor, labels: Tensor, class_map: Sequence[int] | None = No
     return Examined(score, chance, near, suggestions)
 
 
-def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setup, score: float) -> tuple[str, ...]:
+def _try_normalizations(
+    teacher: Classifier, shop: Workshop, decided: setup.Setup, score: float, on: str
+) -> tuple[str, ...]:
     """The commonly used normalisation with which this teacher does clearly better, if one does."""
     channels = shop.splits.shape[2]
     order = None if teacher.class_map is None else teacher.class_map.tolist()
@@ -108,7 +113,7 @@ def _try_normalizations(teacher: Classifier, shop: Workshop, decided: setup.Setu
     for name, (mean, std) in known.items():
         other = Classifier(teacher.network, mean, std, order)
         decided.place(other)
-        gained = accuracy(*predict(other, shop.validation(), decided))
+        gained = accuracy(*predict(other, shop.validation(on), decided))
         found.append((gained, name, mean, std))
     gained, name, mean, std = max(found)
     if gained < score + _BETTER:

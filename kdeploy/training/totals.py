@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdeploy.sources.labelling import HIDDEN
 from kdeploy.training.objective import Step
 from kdeploy.training.processes import Processes
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One line of `metrics.jsonl`. Accuracies are shares; the training ones are on augmented images.
+    """One line of `metrics.jsonl`. Accuracies are shares; the training ones are on augmented images with a label.
 
     skipped_steps: batches whose loss or gradient was NaN or infinite, left out of all figures.
     """
@@ -41,6 +42,8 @@ class Totals:
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.loss = torch.zeros((), device=device)
         self.correct = torch.zeros((), device=device)
+        self.labelled = torch.zeros((), dtype=torch.int64, device=device)
+        """Of those that count, the ones whose label is known: what the accuracy is a share of."""
         self.terms: dict[str, Tensor] = {}
 
     def add(self, step: Step, labels: Tensor, good: Tensor | None, *, counts: bool = True) -> None:
@@ -53,6 +56,7 @@ class Totals:
         self.count += size if good is None else size * good
         self.loss += _where(good, step.loss.detach()) * size
         self.correct += _where(good, (step.logits.detach().argmax(dim=1) == labels).sum()) * counts
+        self.labelled += _where(good, (labels != HIDDEN).sum()) * counts
         for name, value in step.terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros_like(self.loss)) + _where(good, value.detach()) * size
         if good is not None:
@@ -64,9 +68,10 @@ class Totals:
             return self
         whole = Totals(self.loss.device)
         sums = torch.stack([self.loss, self.correct, *self.terms.values()]).double()
-        counts = torch.stack([self.count.double(), self.count.new_tensor(self.seen).double()])
-        loss, correct, *terms, count, seen = processes.add(torch.cat([sums, counts]))
+        counts = torch.stack([self.count, self.labelled, self.count.new_tensor(self.seen)]).double()
+        loss, correct, *terms, count, labelled, seen = processes.add(torch.cat([sums, counts]))
         whole.loss, whole.correct, whole.count = loss.float(), correct.float(), count.long()
+        whole.labelled = labelled.long()
         whole.terms = dict(zip(self.terms, (term.float() for term in terms), strict=True))
         whole.seen, whole.skipped = int(seen.item()), self.skipped
         return whole
@@ -83,7 +88,7 @@ class Totals:
         return self.loss.item() / max(1, self.count.item())
 
     def mean_accuracy(self) -> float:
-        return self.correct.item() / max(1, self.count.item())
+        return self.correct.item() / max(1, self.labelled.item())
 
     def metrics(self, epoch: int, *, lr: float, seconds: float) -> EpochMetrics:
         """The line of a whole epoch, before its validation."""
@@ -109,7 +114,7 @@ class Totals:
         if not content:
             return
         device = self.loss.device
-        for name in ("count", "skipped", "loss", "correct"):
+        for name in ("count", "skipped", "loss", "correct", "labelled"):
             setattr(self, name, content[name].to(device))
         self.seen = content["seen"]
         self.terms = {name: value.to(device) for name, value in content["terms"].items()}

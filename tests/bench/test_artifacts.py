@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdeploy.bench.artifacts import Artifact, resolve
+from kdeploy.bench.artifacts import Artifact, resolve, role_of
 from kdeploy.errors import UserError
 from tests.engines import models
 
@@ -15,6 +15,7 @@ def test_a_run_gives_all_its_engines_with_their_roles(tmp_path: Path) -> None:
         "assistant-1-pytorch",
         "onnxruntime-int8",
         "peer-2-pytorch",
+        "student-2-onnxruntime-int8",
         "student-pytorch",
         "teacher-pytorch",
     ]
@@ -24,8 +25,31 @@ def test_a_run_gives_all_its_engines_with_their_roles(tmp_path: Path) -> None:
     (tmp_path / "engines" / "unfinished").mkdir()
     found = resolve(tmp_path)
     assert [artifact.name for artifact in found] == names
-    assert [artifact.role for artifact in found] == ["alone", "assistant-1", "student", "peer-2", "student", "teacher"]
+    assert [artifact.role for artifact in found] == [
+        "alone",
+        "assistant-1",
+        "student",
+        "peer-2",
+        "student-2",
+        "student",
+        "teacher",
+    ]
     assert resolve(tmp_path / "engines" / names[5]) == [found[5]]
+
+
+@pytest.mark.parametrize(
+    ("row", "role"),
+    [
+        ("student-pytorch", "student"),
+        ("student-12-onnxruntime-int8", "student-12"),
+        ("teacher-2-pytorch", "teacher-2"),
+        ("assistant-pytorch", "assistant"),
+        ("onnxruntime-int8", None),
+        ("students-pytorch", None),
+    ],
+)
+def test_whose_row_it_is(row: str, role: str | None) -> None:
+    assert role_of(row) == role
 
 
 def test_an_engine_folder_outside_a_run_is_a_file(tmp_path: Path) -> None:

@@ -70,9 +70,13 @@ def test_version(kdeploy):
             "kdeploy distill cifar10/",
             [
                 "cifar10/information-flow",
+                "cifar10/resnet20-data-free",
+                "cifar10/resnet20-noise",
+                "cifar10/resnet20-resnet8-perturbed-ensemble",
                 "cifar10/resnet56-resnet8",
                 "cifar10/resnet56-resnet8-kd",
                 "cifar10/resnet8-mutual",
+                "cifar10/resnet8-online-ensemble",
             ],
         ),
         ("kdeploy recipes qu", ["quickstart"]),
@@ -100,6 +104,8 @@ def test_completion_can_be_installed(tmp_path):
     [
         (["methods"], {"methods"}),
         (["methods", "kd"], {"name", "paper", "year", "formula", "needs", "needs_text", "options", "text"}),
+        (["procedures"], {"procedures"}),
+        (["procedures", "offline"], {"name", "about", "options", "text"}),
         (["models"], {"classes", "channels", "models"}),
         (
             ["models", "resnet8", "--taps"],

@@ -40,6 +40,11 @@ def test_each_network_says_where_it_comes_from(name: str):
     assert info.parameters
 
 
+def test_a_network_says_what_its_options_are():
+    assert models.describe("resnet56").options == ("shortcut", "stem_width")
+    assert models.describe("vgg8").options == ()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

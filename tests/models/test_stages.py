@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from kdeploy import models
-from kdeploy.models.stages import onward
+from kdeploy.models.stages import Stemmed, onward, share_stem
 from kdeploy.models.taps import find_taps
 from kdeploy.recipe.schema import NetworkSpec
 
 IMAGE = (3, 32, 32)
 
 
-def made(name: str) -> nn.Module:
+def made(name: str, width: float = 0.25, **options: object) -> nn.Module:
     torch.manual_seed(0)
-    return models.create(NetworkSpec(model=name, width=0.25), classes=10)
+    return models.create(NetworkSpec(model=name, width=width, options=options), classes=10)
 
 
 def shapes(module: nn.Module) -> list[torch.Size]:
@@ -69,3 +69,31 @@ def test_each_call_draws_new_weights() -> None:
 def test_networks_and_taps_that_offer_none() -> None:
     assert onward(made("mobilenetv2"), ["layer1"]) == ()
     assert onward(made("resnet8"), ["layer1.0"]) == ()
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet8x4", "resnet50"])
+def test_a_network_is_its_stem_and_its_body(name: str) -> None:
+    network = made(name).eval()
+    assert isinstance(network, Stemmed)
+    images = torch.rand(2, *IMAGE)
+    features = images
+    for path in network.stem_modules:
+        features = network.get_submodule(path)(features)
+    assert torch.equal(network.body(features), network(images))
+
+
+def test_networks_of_other_widths_share_a_stem_and_stay_whole() -> None:
+    wide, narrow = made("resnet8", 0.5), made("resnet8", 0.25, stem_width=0.5)
+    own = [path for path, _ in narrow.named_parameters()]
+    share_stem(wide, [narrow])
+    assert narrow.conv1 is wide.conv1
+    assert narrow.bn1 is wide.bn1
+    assert narrow.layer1 is not wide.layer1
+    assert [path for path, _ in narrow.named_parameters()] == own
+    assert narrow.eval()(torch.rand(2, *IMAGE)).isfinite().all()
+
+
+def test_a_network_without_a_stem_shares_none() -> None:
+    assert not isinstance(made("vgg8"), Stemmed)
+    with pytest.raises(TypeError, match="VGG and ResNet have no stem to share"):
+        share_stem(made("vgg8"), [made("resnet8")])

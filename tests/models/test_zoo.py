@@ -162,6 +162,25 @@ def test_each_stage_can_be_tapped_by_name(name: str):
     assert all(torch.equal(feature, copy) for feature, copy in zip(kept, copies, strict=True))
 
 
+@pytest.mark.parametrize(("name", "stem"), [("resnet8", 16), ("resnet8x4", 32)])
+def test_a_stem_can_keep_its_width(name: str, stem: int):
+    with torch.device("meta"):
+        network = build(name, width=0.25, stem_width=1.0)
+        whole = build(name, stem_width=1.0)
+    assert (network.conv1.out_channels, network.bn1.num_features) == (stem, stem)
+    assert network.layer1[0].conv1.out_channels * 4 == whole.layer1[0].conv1.out_channels
+    assert parameters(whole) == parameters(build(name))
+    assert build(name, width=0.25, stem_width=1.0)(torch.rand(2, 3, 8, 8)).isfinite().all()
+
+
+def test_a_stem_is_not_made_of_nothing_and_shortcut_a_takes_no_channels_away():
+    with pytest.raises(UserError, match="stem_width must be above 0, and it is -1"):
+        build("resnet8", stem_width=-1.0)
+    with pytest.raises(UserError, match="behind a wider stem, take projection"):
+        build("resnet8", width=0.5, stem_width=1.0, shortcut="A")
+    assert build("resnet8", stem_width=0.5, shortcut="A").conv1.out_channels == 8
+
+
 def test_shortcut_a_pads_both_sides_with_zeros():
     from kdeploy.models.zoo.resnet_cifar import ZeroPadShortcut
 

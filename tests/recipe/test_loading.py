@@ -330,7 +330,9 @@ def test_each_shipped_recipe_says_what_it_shows_and_is_checked(name: str, tmp_pa
     checkpoint.touch()
     content, _ = read_yaml(recipes.find(name))
     asks = content.get("teacher", {}).get("sha256") is not None
-    recipe = load(name, [f"teacher.checkpoint={checkpoint}"] if asks else [])
+    nowhere = content["data"]["source"] == "idx"
+    overrides = [f"teacher.checkpoint={checkpoint}"] * asks + [f"data.root={tmp_path}"] * nowhere
+    recipe = load(name, overrides)
     assert recipes.about(name) == recipe.about != ""
 
 

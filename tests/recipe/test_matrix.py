@@ -180,7 +180,7 @@ def test_a_pair_whose_settings_are_not_known_says_so() -> None:
         ("cifar100/resnet56-resnet20/information-flow", "20/information-flow': the paper of information-flow trains"),
         ("cifar100/wrn_40_2-mobilenetv2/fitnet", "four times as high as the student's, which fitnet cannot bridge."),
         ("resnet56-resnet20/dkd", "Did you mean 'cifar100/resnet56-resnet20/dkd'?"),
-        ("x", "cifar10/resnet8-mutual, cifar100/TEACHER-STUDENT/METHOD, quickstart."),
+        ("x", "There is no recipe 'x', neither a file nor a shipped one. `kdeploy recipes` lists what there is."),
         ("cifar100/matrix", "There is no pair 'matrix' in cifar100. `kdeploy recipes` lists what there is."),
     ],
 )

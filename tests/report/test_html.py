@@ -14,7 +14,7 @@ from kdeploy.report.charts import tradeoff
 from kdeploy.report.data import EpochScore, ReportedEpochs
 from kdeploy.report.html import data_of, described, measured_on, render, write_report
 from kdeploy.report.rows import rows_from
-from kdeploy.report.seeds import accuracy_gain, aggregate
+from kdeploy.report.seeds import accuracy_gain, aggregate, mean_of
 from tests.report.example import latency, measurements, report
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -164,6 +164,18 @@ def test_seeds_are_shown_with_the_gain():
     text = "".join(Page(render(report(seeds=aggregate([rows, better]), gain=gain))).text)
     assert "Over 2 seeds" in text
     assert "paired by seed: +2.6 points [-5.2, +10.3]" in text
+
+
+def test_several_students_ship_and_gain_each_for_itself():
+    float32 = "student-onnxruntime-float32"
+    example = report(also_shipped=[float32], seeds=aggregate([list(report().rows)] * 2))
+    gains = {"gain": mean_of([0.01, 0.03]), "further_gains": {"student-2": mean_of([0.04, 0.06])}}
+    text = render(example.model_copy(update=gains))
+    assert text.count('<div class="verdict">') == 2
+    told = "".join(Page(text).text)
+    assert "paired by seed: +2.0 points [-10.7, +14.7]; student-2 +5.0 points [-7.7, +17.7]." in told
+    assert render(report()).count('<div class="verdict">') == 1
+    assert '<div class="verdict">' not in render(report(shipped=None))
 
 
 def test_a_run_that_measured_little_still_has_a_report():

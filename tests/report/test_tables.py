@@ -80,6 +80,46 @@ def test_markdown(rows):
     assert "| **38.0 KiB** | **112×** |" in lines[-1]
 
 
+def with_two_teachers(rows):
+    """The same rows with likelihood and calibration, and a second teacher among them."""
+    known = [row.model_copy(update={"negative_log_likelihood": 0.1234, "calibration_error": 0.0212}) for row in rows]
+    second = {"key": "teacher-2-pytorch", "role": "teacher-2", "name": "teacher-2 · PyTorch float32"}
+    return [*known, known[0].model_copy(update={**second, "negative_log_likelihood": 0.2})]
+
+
+def test_likelihood_stands_in_tables_with_several_teachers(rows):
+    for table in (rows, with_two_teachers(rows)[:-1]):
+        assert "NLL" not in to_markdown(table)
+        assert "ECE" not in printed(ResultTable(table), 140)
+    lines = to_markdown(with_two_teachers(rows)).splitlines()
+    assert lines[0].startswith("| network · engine | accuracy | NLL | ECE | agrees |")
+    assert "| **0.123** | 2.1 % |" in lines[2]
+    assert "| 0.200 | 2.1 % |" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(80, ("agrees", "smaller", "params", "MACs")), (100, ("agrees", "smaller")), (124, ())]
+)
+def test_a_table_with_likelihood_fits(rows, width, left_out):
+    text = printed(ResultTable(with_two_teachers(rows)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    titles = text.splitlines()[0]
+    for title in ("NLL", "ECE", "agrees", "smaller", "params", "MACs"):
+        assert (title in titles) == (title not in left_out)
+
+
+def test_means_of_likelihood_over_seeds(rows):
+    first = with_two_teachers(rows)
+    second = [row.model_copy(update={"negative_log_likelihood": 0.3}) for row in first]
+    markdown = aggregate_to_markdown(aggregate([first, second])).splitlines()
+    assert markdown[0].startswith("| network · engine | accuracy | NLL | ECE |")
+    assert "| **0.212** [-0.910, 1.33] | 2.1 % [2.1, 2.1] |" in markdown[2]
+    text = printed(AggregateTable(aggregate([first, second])), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
 def test_aggregate_tables(rows):
     better = [row.model_copy(update={"accuracy": 0.99}) if row.role == "student" else row for row in rows]
     table = aggregate([rows, better])
@@ -104,3 +144,11 @@ def test_a_markdown_page_has_each_seed_the_gain_and_the_machine():
     )
     assert "Means over seeds 0, 1" in several
     assert "Distilled over alone: **+2.50 points** [-3.85, +8.85]" in several
+
+
+def test_a_markdown_page_has_the_gain_of_each_student():
+    rows = rows_from(measurements(), baseline=measurements()[0].name)
+    gains = {"gain": mean_of([0.02, 0.03]), "further_gains": {"student-2": mean_of([0.04, 0.05])}}
+    several = page(report(seeds=aggregate([rows, rows]), **gains), {0: rows, 1: rows})
+    assert "Distilled over alone: **+2.50 points**" in several
+    assert "Distilled over alone (student-2): **+4.50 points** [-1.85, +10.85]" in several

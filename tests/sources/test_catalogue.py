@@ -99,3 +99,19 @@ def test_validate_names_what_is_wrong(change: dict[str, object], message: str) -
     with pytest.raises(UserError, match=message) as caught:
         sources.validate(replace(GOOD, **change), "here")  # type: ignore[arg-type]
     assert str(caught.value).startswith("here: ")
+
+
+@pytest.mark.parametrize("source", ["sklearn-digits", "hf:cifar", "webdataset:a.tar", "python:a:b"])
+def test_a_source_that_must_open_training_images_to_give_test_is_refused(source: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be had without opening its training images.*idx, imagefolder, t"):
+        sources.load(DataSpec(source=source), base=Path(), training_images=False)
+
+
+def test_without_training_images_there_is_nothing_to_learn_from_and_to_choose_on() -> None:
+    test = image_set(3, 2)
+    splits = sources.Splits.test_alone(test)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (0, 0, 5)
+    assert not splits.has_training_images
+    assert splits.shape == (2, 2, 1)
+    assert splits.classes == test.classes
+    assert sources.fingerprint(splits) != sources.fingerprint(sources.Splits.test_alone(image_set(2, 3)))

@@ -135,3 +135,17 @@ def test_emnist_letters(shared: Path) -> None:
     assert splits.shape == (28, 28, 1)
     assert splits.classes == tuple(str(letter) for letter in range(1, 27))
     assert np.bincount(splits.test.labels).tolist() == [800] * 26
+
+
+def test_the_test_files_alone(tmp_path: Path) -> None:
+    for name, content in MNIST.items():
+        (tmp_path / name).write_bytes(content if name.startswith("t10k") else b"not to be opened")
+    spec = DataSpec.model_validate({"source": "idx", "root": str(tmp_path), "options": {"classes": ["one", "three"]}})
+    splits = sources.load(spec, base=Path(), training_images=False)
+    assert splits.test.labels.tolist() == [1, 0]
+    assert splits.classes == ("one", "three")
+    assert np.array_equal(splits.test.images[..., 0], random_pixels(2, 4, 3, seed=1))
+    (tmp_path / "t10k-images-idx3-ubyte").unlink()
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="holds no file like t10k-images-idx3-ubyte or"):
+        sources.load(spec, base=Path(), training_images=False)

@@ -278,3 +278,26 @@ def test_cifar10_as_jpeg(shared: Path) -> None:
     assert splits.classes[:4] == ("airplane", "automobile", "bird", "cat")
     assert np.bincount(splits.validation.labels).tolist() == [500] * 10
     assert np.bincount(splits.test.labels).tolist() == [1_000] * 10
+
+
+def test_the_test_images_alone_without_those_of_train(tmp_path: Path) -> None:
+    whole = read(write_tree(tmp_path / "whole", tree())).test
+    assert whole is not None
+    broken = {name: content if name.startswith("test/") else b"not to be opened" for name, content in tree().items()}
+    gone = {name: content for name, content in tree().items() if name.startswith("test/")}
+    roots = [write_tree(tmp_path / "broken", broken), write_tree(tmp_path / "gone", gone)]
+    roots.append(write_zip(tmp_path / "test.zip", gone))
+    for root in roots:
+        spec = DataSpec.model_validate({"source": "imagefolder", "root": str(root)})
+        splits = sources.load(spec, base=Path(), training_images=False)
+        assert splits.classes == ("cat", "dog")
+        assert np.array_equal(splits.test.images, whole.images)
+        assert splits.test.labels.tolist() == whole.labels.tolist()
+        assert len(splits.train) == len(splits.validation) == 0
+
+
+def test_a_folder_without_test_images_has_none_to_give_alone(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "data", tree(("train",)))
+    spec = DataSpec.model_validate({"source": "imagefolder", "root": str(root)})
+    with pytest.raises(UserError, match=r"has no test images of its own: .* put them in test/<class>/<image>"):
+        sources.load(spec, base=Path(), training_images=False)

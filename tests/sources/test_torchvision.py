@@ -154,3 +154,32 @@ def test_the_real_fake_data(tmp_path: Path) -> None:
 def test_the_real_cifar10_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Dataset not found or corrupted"):
         load("CIFAR10", tmp_path, download=False)
+
+
+class Checked:
+    """CIFAR's manner: the constructor looks into every file that the set lists."""
+
+    train_list = ("data_batch",)
+    test_list = ("test_batch",)
+    asked: tuple[bool, ...] = ()
+
+    def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+        if not all((Path(root) / name).exists() for name in (*self.train_list, *self.test_list)):
+            raise RuntimeError("Dataset not found or corrupted.")
+        Checked.asked = (*Checked.asked, train)
+        self.data, self.targets = random_pixels(4, 4, 4), [0, 1, 0, 1]
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_test_set_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = compat.import_torchvision().datasets
+    monkeypatch.setattr(compat, "import_torchvision", lambda: SimpleNamespace(datasets=datasets))
+    datasets.Checked, datasets.__all__ = Checked, (*datasets.__all__, "Checked")
+    (tmp_path / "test_batch").touch()
+    spec = DataSpec.model_validate({"source": "torchvision:Checked", "root": str(tmp_path), "download": False})
+    splits = sources.load(spec, base=Path(), training_images=False)
+    assert (len(splits.train), len(splits.test)) == (0, 4)
+    assert Checked.asked == (False,)
+    spec = DataSpec.model_validate({"source": "torchvision:Items", "root": str(tmp_path)})
+    with pytest.raises(UserError, match="has no test split of its own, and training images must not be opened"):
+        sources.load(spec, base=Path(), training_images=False)

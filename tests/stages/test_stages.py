@@ -55,6 +55,24 @@ class TestGates:
             "student-x-int8",
         }
 
+    def test_a_wrong_export_speaks_for_no_other_student(self, folder: Path) -> None:
+        for row in ("student-2-pytorch", "student-2-onnxruntime-float32", "student-2-onnxruntime-int8"):
+            (folder / "engines" / row).mkdir()
+        write_gates(folder, "student-2-onnxruntime-float32")
+        assert gates.failed_rows(folder) == {"student-2-onnxruntime-float32", "student-2-onnxruntime-int8"}
+        write_gates(folder, "student-onnxruntime-float32")
+        assert not [row for row in gates.failed_rows(folder) if row.startswith("student-2")]
+
+    def test_each_student_is_judged_beside_itself_alone(self, tmp_path: Path) -> None:
+        for role, accuracy in (("alone", 0.8), ("student", 0.9), ("alone-2", 0.6), ("student-2", 0.5)):
+            history = {"selected": "last", "last": {"validation_accuracy": accuracy}}
+            artifacts.write_json(tmp_path / role / "history.json", history)
+        found = {gate.row: (gate.passed, gate.value) for gate in gates._gain(tmp_path, 5.0)}
+        assert found == {
+            "student-pytorch": (True, "+10.00 points on validation"),
+            "student-2-pytorch": (False, "-10.00 points on validation"),
+        }
+
     @pytest.mark.parametrize(("int8", "passed"), [(0.95, True), (0.9499, False), (0.99, True)])
     def test_the_bound_of_int8_is_in_points_and_holds_when_it_is_met(
         self, tmp_path: Path, int8: float, passed: bool
@@ -66,20 +84,32 @@ class TestGates:
         assert gate.row == "student-onnxruntime-int8"
         assert gates._int8([card], None) == []
 
+    @pytest.mark.parametrize(("share", "passed"), [(0.99, True), (0.9899, False), (1.0, True)])
+    def test_without_validation_images_int8_must_say_what_float32_says(
+        self, tmp_path: Path, share: float, passed: bool
+    ) -> None:
+        card = tmp_path / "student.int8.json"
+        artifacts.write_json(card, {"agreement": {"share": share, "samples": 500, "images": "noise images"}})
+        (gate,) = gates._int8([card], 1.0)
+        assert gate.passed == passed
+        assert gate.bound == "int8 names float32's class on at least 99 %"
+        assert gate.value == f"{share:.2%} of 500 noise images"
+
 
 class TestBundle:
     @staticmethod
-    def measured(monkeypatch: pytest.MonkeyPatch, **p50_ms: float) -> None:
+    def measured(monkeypatch: pytest.MonkeyPatch, *roles: str, **p50_ms: float) -> None:
         found = [
             SimpleNamespace(
-                name=f"student-{engine}".replace("_", "-"),
-                role="student",
+                name=f"{role}-{engine}".replace("_", "-"),
+                role=role,
                 engine=engine.partition("_")[0],
                 latency=[
                     SimpleNamespace(batch=32, p50=SimpleNamespace(value_ms=0.001)),
                     SimpleNamespace(batch=1, p50=SimpleNamespace(value_ms=value)),
                 ],
             )
+            for role in roles or ("student",)
             for engine, value in p50_ms.items()
         ]
         monkeypatch.setattr("kdeploy.stages.bench.measurements", lambda folder: found)
@@ -94,6 +124,34 @@ class TestBundle:
         write_gates(tmp_path, "student-onnxruntime-int8", "student-onnxruntime-float32")
         with pytest.raises(GateFailed, match="No engine holds the gates"):
             bundle.choose(a_run(tmp_path))
+
+    def test_one_of_each_student(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.measured(monkeypatch, "student", "student-2", onnxruntime_float32=0.3, onnxruntime_int8=0.2)
+        assert bundle.choose(a_run(tmp_path), "student-2") == "student-2-onnxruntime-int8"
+        write_gates(tmp_path, "student-2-onnxruntime-int8", "student-2-onnxruntime-float32")
+        with pytest.raises(GateFailed, match="No engine of student-2 holds the gates"):
+            bundle.choose(a_run(tmp_path), "student-2")
+        assert bundle.choose(a_run(tmp_path), "student") == "student-onnxruntime-int8"
+
+    @pytest.mark.parametrize(
+        ("role", "file"),
+        [("student", "digits.kdz"), ("student-2", "digits-student-2.kdz"), ("teacher", "digits.kdz")],
+    )
+    def test_what_a_bundle_is_called(self, tmp_path: Path, role: str, file: str) -> None:
+        assert bundle.bundle_file(tmp_path, "digits", role) == tmp_path / file
+
+    def test_a_bundle_tells_of_its_own_network_and_of_all_trainings(self) -> None:
+        stages = ["networks/student", "networks/alone-2", "data", "gates"]
+        for role in ("teacher", "student", "student-2"):
+            stages += [f"export/{role}", f"quantize/{role}-onnxruntime-int8", f"engines/{role}-onnxruntime-int8"]
+        told = [stage for stage in stages if bundle._leads_to(stage, "student-onnxruntime-int8")]
+        assert told == [
+            "networks/student",
+            "networks/alone-2",
+            "export/student",
+            "quantize/student-onnxruntime-int8",
+            "engines/student-onnxruntime-int8",
+        ]
 
     def test_the_samples_are_of_classes_spread_over_the_list(self, tmp_path: Path) -> None:
         from PIL import Image

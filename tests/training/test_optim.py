@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from kdeploy.recipe.schema import TrainSpec
-from kdeploy.training.optim import learning_rate, make_optimizer
+from kdeploy.training.optim import Apart, grouped, learning_rate, make_optimizer
 
 
 def spec(**more: Any) -> TrainSpec:
@@ -93,3 +93,29 @@ def test_adamw_decays_the_weight_apart_from_the_gradient() -> None:
     weight.grad = torch.zeros_like(weight)
     optimizer.step()
     assert weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5))
+
+
+def test_without_any_apart_the_parameters_are_not_in_groups_of_ours() -> None:
+    parameters = [nn.Parameter(torch.zeros(1))]
+    assert grouped(parameters, ()) is parameters
+
+
+def test_parameters_apart_have_their_own_decay_and_the_others_the_recipes() -> None:
+    first, second, third, frozen = (nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(4))
+    apart = [Apart([second, frozen], lr_factor=0.5, weight_decay=False), Apart([third], lr_factor=2.0)]
+    groups = grouped([first, second, third], apart)
+    optimizer = make_optimizer(groups, spec(weight_decay=0.1, momentum=0.0, lr=1.0))
+    assert [(group.get("lr_factor"), group["weight_decay"]) for group in optimizer.param_groups] == [
+        (None, 0.1),
+        (0.5, 0.0),
+        (2.0, 0.1),
+    ]
+    assert [[id(each) for each in group["params"]] for group in optimizer.param_groups] == [
+        [id(first)],
+        [id(second)],
+        [id(third)],
+    ]
+    for parameter in (first, second, third):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert [parameter.item() for parameter in (first, second, third)] == pytest.approx([0.9, 1.0, 0.9])

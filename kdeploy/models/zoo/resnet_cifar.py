@@ -3,6 +3,9 @@
 Two shortcuts where the shape changes: `A`, a stride-2 slice padded with zero channels (He et al.'s own for CIFAR,
 and that of many public checkpoints), and `projection`, a 1×1 convolution with batch norm, which is the default
 because the tables of the distillation literature (RepDistiller's and all that follow) rest on it.
+
+`stem_width` multiplies the channels of the first convolution where these differ from `width`: students of several
+widths can then share one stem (the procedure online-ensemble).
 """
 
 from __future__ import annotations
@@ -92,10 +95,12 @@ class ResNet(nn.Module):
     """A 3×3 stem without pooling, stages `layer1`, `layer2`, … (all but the first halve the image), and `fc`.
 
     Args:
-        stem: channels of the first convolution.
+        stem: channels of the first convolution, times `stem_width`, or times `width` where that is None.
         planes: channels of each stage (a bottleneck's output is four times as wide).
         blocks: residual blocks of each stage.
     """
+
+    stem_modules = ("conv1", "bn1")
 
     def __init__(
         self,
@@ -108,11 +113,16 @@ class ResNet(nn.Module):
         channels: int,
         width: float,
         shortcut: Shortcut,
+        stem_width: float | None,
     ) -> None:
         super().__init__()
         if shortcut not in ("A", "projection"):
             raise UserError(f"There is no shortcut {shortcut!r}.{nearest(str(shortcut), ('A', 'projection'))}")
-        inputs = scaled(stem, width)
+        if stem_width is not None and stem_width <= 0:
+            raise UserError(f"stem_width must be above 0, and it is {stem_width:g}.")
+        inputs = scaled(stem, width if stem_width is None else stem_width)
+        if shortcut == "A" and inputs > scaled(planes[0], width) * block.expansion:
+            raise UserError("The shortcut A adds channels and takes none away: behind a wider stem, take projection.")
         self._block, self._shortcut = block, shortcut
         self._widths: dict[str, tuple[int, int, int]] = {}  # of each stage: channels in, planes, blocks
         self.conv1 = nn.Conv2d(channels, inputs, 3, padding=1, bias=False)
@@ -127,7 +137,11 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, channels, H, W]` to logits `[B, classes]`."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        return self.body(self.bn1(self.conv1(x)))
+
+    def body(self, features: Tensor) -> Tensor:
+        """What `bn1` gives, `[B, stem, H, W]`, to logits `[B, classes]` (`kdeploy.models.stages`)."""
+        x = F.relu(features)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
         logits: Tensor = self.fc(x.mean((2, 3)))
@@ -152,7 +166,13 @@ class ResNet(nn.Module):
 
 
 def _six_n_plus_two(
-    depth: int, classes: int, channels: int, width: float, shortcut: Shortcut, times: int = 1
+    depth: int,
+    classes: int,
+    channels: int,
+    width: float,
+    shortcut: Shortcut,
+    stem_width: float | None,
+    times: int = 1,
 ) -> ResNet:
     """Three stages of (depth - 2) / 6 basic blocks; `times` 4 is the wide form, whose stem is only 32 wide."""
     return ResNet(
@@ -164,65 +184,86 @@ def _six_n_plus_two(
         channels=channels,
         width=width,
         shortcut=shortcut,
+        stem_width=stem_width,
     )
 
 
 @network(paper=PAPER, parameters={10: 78_042, 100: 83_892})
-def resnet8(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet8(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """8 layers, 16/32/64 channels."""
-    return _six_n_plus_two(8, classes, channels, width, shortcut)
+    return _six_n_plus_two(8, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=PAPER, parameters={10: 175_258, 100: 181_108})
-def resnet14(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet14(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """14 layers, 16/32/64 channels."""
-    return _six_n_plus_two(14, classes, channels, width, shortcut)
+    return _six_n_plus_two(14, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=PAPER, parameters={10: 272_474, 100: 278_324})
-def resnet20(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet20(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """20 layers, 16/32/64 channels."""
-    return _six_n_plus_two(20, classes, channels, width, shortcut)
+    return _six_n_plus_two(20, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=PAPER, parameters={10: 466_906, 100: 472_756})
-def resnet32(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet32(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """32 layers, 16/32/64 channels."""
-    return _six_n_plus_two(32, classes, channels, width, shortcut)
+    return _six_n_plus_two(32, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=PAPER, parameters={10: 661_338, 100: 667_188})
-def resnet44(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet44(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """44 layers, 16/32/64 channels."""
-    return _six_n_plus_two(44, classes, channels, width, shortcut)
+    return _six_n_plus_two(44, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=PAPER, parameters={10: 855_770, 100: 861_620})
-def resnet56(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet56(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """56 layers, 16/32/64 channels."""
-    return _six_n_plus_two(56, classes, channels, width, shortcut)
+    return _six_n_plus_two(56, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=PAPER, parameters={10: 1_730_714, 100: 1_736_564})
-def resnet110(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet110(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """110 layers, 16/32/64 channels."""
-    return _six_n_plus_two(110, classes, channels, width, shortcut)
+    return _six_n_plus_two(110, classes, channels, width, shortcut, stem_width)
 
 
 @network(paper=CRD, parameters={100: 1_233_540})
-def resnet8x4(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet8x4(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """8 layers, four times as wide (64/128/256 channels) behind a stem of 32."""
-    return _six_n_plus_two(8, classes, channels, width, shortcut, times=4)
+    return _six_n_plus_two(8, classes, channels, width, shortcut, stem_width, times=4)
 
 
 @network(paper=CRD, parameters={100: 7_433_860})
-def resnet32x4(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet32x4(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """32 layers, four times as wide (64/128/256 channels) behind a stem of 32."""
-    return _six_n_plus_two(32, classes, channels, width, shortcut, times=4)
+    return _six_n_plus_two(32, classes, channels, width, shortcut, stem_width, times=4)
 
 
 @network(paper=PAPER, parameters={100: 23_705_252})
-def resnet50(classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection") -> nn.Module:
+def resnet50(
+    classes: int, channels: int, width: float, *, shortcut: Shortcut = "projection", stem_width: float | None = None
+) -> nn.Module:
     """The bottleneck ResNet-50 of the CIFAR-100 tables: ImageNet's four stages behind a 3×3 stem without pooling."""
     return ResNet(
         Bottleneck,
@@ -233,4 +274,5 @@ def resnet50(classes: int, channels: int, width: float, *, shortcut: Shortcut = 
         channels=channels,
         width=width,
         shortcut=shortcut,
+        stem_width=stem_width,
     )

@@ -16,6 +16,7 @@ from kdeploy.errors import nearest
 
 if TYPE_CHECKING:
     from kdeploy.recipe.procedures.base import Description
+    from kdeploy.recipe.schema import Recipe
 
 _NOT_PROCEDURES = {"__init__", "base"}
 
@@ -30,6 +31,11 @@ def describe(name: str) -> Description:
     """What is known of a procedure that is there: the object DESCRIPTION of its file."""
     description: Description = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").DESCRIPTION
     return description
+
+
+def opens_training_images(recipe: Recipe) -> bool:
+    """Whether the procedure of a recipe may; where not, its data are the test images alone."""
+    return describe(recipe.distill.procedure).training_images
 
 
 def filled(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

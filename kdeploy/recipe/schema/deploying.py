@@ -20,7 +20,7 @@ class ExportSpec(Spec):
 
 
 class CalibrationSpec(Spec):
-    """Images on which activation ranges are measured; always real training images."""
+    """Images on which activation ranges are measured: training images, or, where none are opened, synthesised ones."""
 
     samples: Positive = 256
     method: Literal["minmax", "percentile", "entropy"] = "minmax"

@@ -38,10 +38,12 @@ class Recipe(Spec):
     seed: Seed = 0
     data: DataSpec = Field(default_factory=lambda: DataSpec())
     teacher: TeacherSpec | None = Field(
-        None, description="Needed by every procedure but mutual, whose networks teach one another."
+        None, description="Needed by every procedure but those whose networks teach one another."
     )
     teachers: tuple[TeacherSpec, ...] = Field(
-        (), description="offline only: further teachers beside `teacher`, whose cache is made for all of them."
+        (),
+        description="offline and perturbed-ensemble: further teachers beside `teacher`, whose cache is made for all of "
+        "them.",
     )
     student: NetworkSpec
     distill: DistillSpec = Field(default_factory=lambda: DistillSpec())

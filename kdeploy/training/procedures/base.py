@@ -13,7 +13,8 @@ from torch import nn
 
 from kdeploy import artifacts, methods, models
 from kdeploy.errors import UserError
-from kdeploy.loading import EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views, channel_statistics
+from kdeploy.loading import Batches, EvalBatches, Samples, StreamedSet, TensorSet, TrainBatches, Views
+from kdeploy.loading.statistics import channel_statistics
 from kdeploy.methods.base import Method
 from kdeploy.models.checkpoints import load_into
 from kdeploy.models.classifier import Classifier
@@ -34,7 +35,8 @@ class Job:
 
     role: its name and its folder under `networks/`; needs: roles that come before it; inputs: the parts of
     the recipe that decide its weights, by which a finished job is known; seed: its own seed; beside: roles of
-    further networks that it trains, and leaves in folders of their own.
+    further networks that it trains, and leaves in folders of their own; files: further files that it leaves, by their
+    paths in the run folder.
     """
 
     role: str
@@ -43,6 +45,7 @@ class Job:
     seed: int
     needs: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class Procedure(Protocol):
@@ -69,8 +72,10 @@ class Workshop:
 
     @cached_property
     def normalize(self) -> NormalizeSpec:
-        """The data's normalisation, for networks that do not set their own."""
-        asked = self.recipe.data.normalize
+        """The data's normalisation, for networks that do not set their own; the teacher's if it cannot be measured."""
+        asked, teacher = self.recipe.data.normalize, self.recipe.teacher
+        if asked == "train" and not self.splits.has_training_images and teacher and teacher.normalize:
+            return teacher.normalize
         return channel_statistics(self.splits.train) if asked == "train" else asked
 
     def make(self, spec: NetworkSpec, seed: int) -> Classifier:
@@ -137,9 +142,9 @@ class Workshop:
         """Augmented training batches, this process's part of them; their order depends on the seed alone."""
         return TrainBatches(self.views(seed, cache), batch=spec.batch, seed=seed, share=self.processes.share)
 
-    def validation(self) -> EvalBatches:
-        """This process's part of the validation images."""
-        return EvalBatches(self.tensors("validation"), share=self.processes.share)
+    def validation(self, split: str = "validation") -> EvalBatches:
+        """This process's part of the validation images, or of another split, as they are."""
+        return EvalBatches(self.tensors(split), share=self.processes.share)
 
     def score(self, classifier: nn.Module, spec: TrainSpec) -> float:
         """Accuracy on validation."""
@@ -156,6 +161,7 @@ class Workshop:
         seed: int,
         *,
         network_spec: NetworkSpec,
+        batches: Batches | None = None,
         teacher: nn.Module | None = None,
         cache: CacheSpec | None = None,
         readout: TrainSpec | None = None,
@@ -163,6 +169,7 @@ class Workshop:
     ) -> None:
         """Train `classifier`, then write it, its history and its agreement with the teacher to its folder.
 
+        batches: what it is trained on in place of the training images; without those there is no validation either.
         cache: what the teacher's outputs are kept by, where the objective reads them instead of running it.
         readout: how its last linear layer alone is trained afterwards, whose epochs are then those that are scored and
         chosen from (`training/readout.py`).
@@ -176,8 +183,8 @@ class Workshop:
         fitted = loop.fit(
             classifier,
             objective,
-            train=self.training(spec, seed, cache),
-            validation=self.validation() if readout is None else None,
+            train=self.training(spec, seed, cache) if batches is None else batches,
+            validation=self.validation() if readout is None and self.splits.has_training_images else None,
             spec=spec,
             setup=decided,
             folder=folder,

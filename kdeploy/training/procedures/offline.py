@@ -70,7 +70,8 @@ def _teacher(shop: Workshop, role: str, spec: TeacherSpec, links: Sequence[Link]
         rehearse(shop, shop.make(spec, seed), links)
     classifier = shop.make(spec, seed)
     if spec.checkpoint is not None or spec.train is None:
-        teachers.require_above_chance(classifier, shop, f"the {role}'s checkpoint")
+        on = "validation" if shop.splits.has_training_images else "test"
+        teachers.require_above_chance(classifier, shop, f"the {role}'s checkpoint", on=on)
     if spec.train is None:
         shop.save(classifier, role, spec)
         return
