@@ -65,9 +65,9 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
         if network.role == "teacher":
             rows.append(BuildEngine("teacher", "onnxruntime"))
     built = [
-        BuildEngine(role, engine.engine, engine.precision, engine, called)
+        BuildEngine(role, engine.engine, engine.precision, engine.options, engine.variant, engine)
         for role in deployed(recipe)
-        for engine, called in zip(recipe.engines, recipe.engine_names, strict=True)
+        for engine in recipe.engines
     ]
     return [*rows, *built, *peers]
 

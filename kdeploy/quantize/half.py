@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnxruntime.quantization.onnx_model import ONNXModel
 
 from kdeploy import events
 from kdeploy.errors import UserError, nearest
 from kdeploy.quantize import boundaries, rewrites
 from kdeploy.quantize.files import load_model, opset_version, save_model
-from kdeploy.quantize.graph import constants
+from kdeploy.quantize.graph import attributes, constants, producers
 from kdeploy.quantize.quiet import quiet
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -55,19 +56,59 @@ def to_float16(model: Path, target: Path, *, keep_float32: Sequence[str] = ()) -
     convert, blocked = _converter()
     kept_kinds = {*blocked, *keep_float32}
     with quiet():
-        converted: ModelProto = convert(
-            rewrites.strip_value_info(source),
-            keep_io_types=True,
-            op_block_list=sorted(kept_kinds),
-            node_block_list=sorted(ends | too_large),
+        converted = ONNXModel(
+            convert(
+                source,
+                keep_io_types=True,
+                op_block_list=sorted(kept_kinds),
+                node_block_list=sorted(ends | too_large),
+            )
         )
+        converted.topological_sort()
     kept = [
         node.name
         for node in source.graph.node
         if node.name not in ends and (node.op_type in kept_kinds or node.name in too_large)
     ]
-    finished = rewrites.strip_value_info(converted)
+    finished = rewrites.strip_value_info(_straighten(converted.model))
     return HalfModel(target, save_model(finished, target), opset_version(finished), tuple(kept))
+
+
+def _straighten(model: ModelProto) -> ModelProto:
+    """Take a float32 tensor as it is where the converter casts it to float16 and back, between two nodes that are both
+    kept in float32: what they are kept for would be lost on the way."""
+    graph = model.graph
+    inferred = shape_inference.infer_shapes(model).graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    makers, outputs = producers(graph), {value.name for value in graph.output}
+    straight: dict[str, str] = {}
+    for node in [node for node in graph.node if _casts_to(node, TensorProto.FLOAT)]:
+        inner = makers.get(node.input[0])
+        if inner is None or not _casts_to(inner, TensorProto.FLOAT16) or types.get(inner.input[0]) != TensorProto.FLOAT:
+            continue
+        if node.output[0] in outputs:
+            node.CopyFrom(helper.make_node("Identity", inner.input[:1], node.output[:1], name=node.name))
+        else:
+            straight[node.output[0]] = inner.input[0]
+    for node in graph.node:
+        node.input[:] = [straight.get(name, name) for name in node.input]
+    _drop_idle_casts(model)
+    return model
+
+
+def _drop_idle_casts(model: ModelProto) -> None:
+    graph = model.graph
+    used = {value.name for value in graph.output}
+    for node in reversed(list(graph.node)):
+        if node.op_type == "Cast" and used.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            used.update(node.input)
+
+
+def _casts_to(node: NodeProto, element_type: int) -> bool:
+    return node.op_type == "Cast" and attributes(node)["to"] == element_type
 
 
 def _too_large(model: ModelProto) -> set[str]:

@@ -75,9 +75,7 @@ def absorb_factors(model: ModelProto) -> ModelProto:
     return result
 
 
-def _hard_sigmoid(
-    model: ModelProto, name: str, taken: str, given: str, alpha: float, beta: float
-) -> list[NodeProto]:
+def _hard_sigmoid(model: ModelProto, name: str, taken: str, given: str, alpha: float, beta: float) -> list[NodeProto]:
     values = {"shift": beta / alpha, "low": 0.0, "high": 1 / alpha, "alpha": alpha}
     for key, value in values.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), f"{given}_{key}"))

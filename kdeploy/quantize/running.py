@@ -35,9 +35,7 @@ class Running:
     def batches(self, images: NDArray[Any]) -> list[NDArray[Any]]:
         """The first output for images `[N, ...]`, as they are computed: in parts along the first dimension."""
         starts = range(0, len(images), self._batch)
-        return [
-            self._session.run(None, {self._input: images[start : start + self._batch]})[0] for start in starts
-        ]
+        return [self._session.run(None, {self._input: images[start : start + self._batch]})[0] for start in starts]
 
     def run(self, images: NDArray[Any]) -> NDArray[Any]:
         """The first output for images `[N, ...]`: `[N, ...]`."""

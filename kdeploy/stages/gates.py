@@ -11,6 +11,7 @@ from kdeploy.bench.artifacts import role_of
 from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
+from kdeploy.stages.engines import PYTORCH
 from kdeploy.stages.precisions import INTEGER
 
 FILE = "gates.json"
@@ -50,7 +51,7 @@ def failed_rows(folder: Path) -> set[str]:
     """The rows that a failed gate speaks of; with a network's float32 file, all engines that were made from it."""
     failed = {gate.row for gate in read(folder) if not gate.passed}
     wrong = {row.removesuffix(_EXPORTED) for row in failed if row.endswith(_EXPORTED)}
-    built = [path.name for path in (folder / "engines").glob("*") if not path.name.endswith("-pytorch")]
+    built = [path.name for path in (folder / "engines").glob("*") if f"-{PYTORCH}" not in path.name]
     return failed.union(row for row in built if role_of(row) in wrong)
 
 
@@ -117,7 +118,11 @@ def _of_agreement(card: Mapping[str, Any], bound: float) -> tuple[str, str, floa
     """The same, by the classes that int8 and float32 name."""
     found = card["agreement"]
     measured = f"{found['share']:.2%} of {found['samples']} {found['images']}"
-    return f"{card['precision']} names float32's class on at least {100 - bound:g} %", measured, 100 * (1 - found["share"])
+    return (
+        f"{card['precision']} names float32's class on at least {100 - bound:g} %",
+        measured,
+        100 * (1 - found["share"]),
+    )
 
 
 def _gain(networks: Path, bound: float | None) -> list[Gate]:

@@ -31,15 +31,10 @@ def made_of_float32(engines: Sequence[EngineSpec]) -> dict[str, EngineSpec]:
 
 
 def _stem(engine: EngineSpec) -> str:
-    precision = source_precision(engine)
-    return f"{precision}-{resolve(engine.scheme, instruction_sets()).name}" if precision in INTEGER else precision
-
-
-def source_precision(engine: EngineSpec) -> str:
-    """The precision of the ONNX file that this engine is built from."""
-    from kdeploy import engines
-
-    return engines.find(engine.engine).precisions.get(engine.precision, engine.precision)
+    if engine.precision in INTEGER:
+        return f"{engine.precision}-{resolve(engine.scheme, instruction_sets()).name}"
+    # ONNX's operators have no bfloat16 form at these opsets: an engine that computes in it casts float32 itself.
+    return FLOAT32 if engine.precision == "bfloat16" else engine.precision
 
 
 def _options(engine: EngineSpec) -> dict[str, str]:

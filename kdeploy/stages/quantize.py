@@ -63,9 +63,7 @@ class Quantize:
     def _float16(self, run: Run, target: Path) -> dict[str, Any]:
         from kdeploy.quantize.half import to_float16
 
-        made = to_float16(
-            export.onnx_file(run.folder, self.role), target, keep_float32=self.asked.keep_float32
-        )
+        made = to_float16(export.onnx_file(run.folder, self.role), target, keep_float32=self.asked.keep_float32)
         return {"opset": made.opset, "kept_float32": made.kept_float32}
 
     def _int8(self, run: Run, target: Path) -> dict[str, Any]:
@@ -90,8 +88,7 @@ class Quantize:
 def rows_of(run: Run, role: str, label: str) -> list[str]:
     """The rows of the table whose engines are built from a file."""
     engines = run.recipe.engines
-    named = zip(engines, run.recipe.engine_names, strict=True)
-    return [f"{role}-{name}" for engine, name in named if precisions.label(engine, engines) == label]
+    return [f"{role}-{engine.name}" for engine in engines if precisions.label(engine, engines) == label]
 
 
 def calibrate(run: Run, role: str, asked: EngineSpec) -> Any:

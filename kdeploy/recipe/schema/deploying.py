@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from kdeploy.recipe.schema.base import Positive, Spec
+
+BUDGET_POINTS = 0.3
+"""What plain ResNets lose by int8 at most, in the published tables: more is a network that needs float32 somewhere."""
 
 
 class ExportSpec(Spec):
@@ -37,7 +40,9 @@ class EngineSpec(Spec):
 
     engine: str = "onnxruntime"
     precision: Literal["float32", "bfloat16", "float16", "int8", "mixed"] = Field(
-        "float32", description="mixed: int8, and float32 in the layers that lose most by int8."
+        "float32",
+        description="bfloat16: the float32 graph, computed in bfloat16 by an engine that can; mixed: int8, and float32 "
+        "in the layers that lose most by int8.",
     )
     scheme: Literal["auto", "x86-vnni", "x86-avx2", "arm64", "tensorrt", "qnn"] = Field(
         "auto",
@@ -45,30 +50,35 @@ class EngineSpec(Spec):
     )
     calibration: CalibrationSpec = Field(default_factory=lambda: CalibrationSpec())
     keep_float32: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")], ...] = Field(
-        (), description="float16 and bfloat16: operators, such as Softmax, that stay float32."
+        (), description="float16: operators, such as Softmax, that stay float32."
     )
     budget_points: float = Field(
-        0.3, ge=0, description="mixed: may lose this much accuracy on validation against float32."
+        BUDGET_POINTS, ge=0, description="mixed: may lose this much accuracy on validation against float32."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="What else is asked of the runtime.")
+    variant: str = Field(
+        "",
+        pattern=r"^([a-z0-9]+)?$",
+        description="A word that tells engines of one runtime and precision with different options apart.",
     )
 
     @model_validator(mode="after")
     def _options_do_something(self) -> EngineSpec:
-        halves = ("float16", "bfloat16")
-        if self.keep_float32 and self.precision not in halves:
-            raise ValueError(f"keep_float32 is for float16 and bfloat16, not for {self.precision}")
-        if self.budget_points != EngineSpec.model_fields["budget_points"].default and self.precision != "mixed":
+        if self.keep_float32 and self.precision != "float16":
+            raise ValueError(f"keep_float32 is for the precision float16, not for {self.precision}")
+        if self.budget_points != BUDGET_POINTS and self.precision != "mixed":
             raise ValueError(f"budget_points is for the precision mixed, not for {self.precision}")
         return self
 
     @property
-    def kind(self) -> str:
-        """Runtime and precision; the engine's name, unless the recipe lists another of the same kind."""
-        return f"{self.engine}-{self.precision}"
+    def name(self) -> str:
+        """The name of the engine's row and folder."""
+        return "-".join(filter(None, (self.engine, self.precision, self.variant)))
 
     @property
     def decides(self) -> dict[str, str]:
         """What its file hangs on beside the precision, by option, in words that can stand in a file name."""
-        if self.precision in ("float16", "bfloat16"):
+        if self.precision == "float16":
             return {"keep_float32": "-".join(("keep", *self.keep_float32)) if self.keep_float32 else ""}
         if self.precision not in ("int8", "mixed"):
             return {}
@@ -88,17 +98,6 @@ def told_apart(alike: Sequence[Mapping[str, str]]) -> list[str]:
     """For options of several things of one kind, what tells each from the others: "-entropy-512", or nothing."""
     differs = [option for option in (alike[0] if alike else ()) if len({one[option] for one in alike}) > 1]
     return ["".join(f"-{one[option]}" for option in differs if one[option]) for one in alike]
-
-
-def engine_names(engines: Sequence[EngineSpec]) -> list[str]:
-    """The names of the engines' rows and folders, in their order: onnxruntime-int8, or where there are two of a kind,
-    onnxruntime-int8-minmax and onnxruntime-int8-entropy."""
-    names = {}
-    for kind in dict.fromkeys(engine.kind for engine in engines):
-        numbers = [number for number, engine in enumerate(engines) if engine.kind == kind]
-        suffixes = told_apart([engines[number].decides for number in numbers])
-        names.update({number: kind + suffix for number, suffix in zip(numbers, suffixes, strict=True)})
-    return [names[number] for number in range(len(engines))]
 
 
 class BenchSpec(Spec):

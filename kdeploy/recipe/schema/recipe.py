@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from kdeploy.recipe.schema.base import Seed, Spec
 from kdeploy.recipe.schema.data import DataSpec
-from kdeploy.recipe.schema.deploying import BenchSpec, BundleSpec, EngineSpec, ExportSpec, GatesSpec, engine_names
+from kdeploy.recipe.schema.deploying import BenchSpec, BundleSpec, EngineSpec, ExportSpec, GatesSpec
 from kdeploy.recipe.schema.distilling import MUTUAL, OFFLINE, DistillSpec
 from kdeploy.recipe.schema.networks import NetworkSpec, TeacherSpec
 
@@ -54,17 +54,12 @@ class Recipe(Spec):
     bundle: BundleSpec = Field(default_factory=lambda: BundleSpec())
     published: PublishedSpec | None = Field(None, description="The figure to compare the student with.")
 
-    @property
-    def engine_names(self) -> list[str]:
-        """The name of each engine's row and folder, without the network's role in front."""
-        return engine_names(self.engines)
-
     @model_validator(mode="after")
     def _engines_differ(self) -> Recipe:
-        names = self.engine_names
+        names = [engine.name for engine in self.engines]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the engine {twice[0]} is listed twice")
+            raise ValueError(f"the engine {twice[0]} is listed twice: give one a variant, a word of its own")
         return self
 
     @property
