@@ -183,10 +183,13 @@ def _int8_lines(runs: list[options.RunResults], json_: str | None) -> None:
     """Where int8 is not worth it, in words."""
     from kdeploy.cli.output import add
 
-    for run_ in runs:
-        seed = f"seed {run_.record.seed}: " if len(runs) > 1 else ""
-        for failure in run_.int8_failures:
-            add(json_, seed + failure)
+    lines = [
+        (f"seed {run_.record.seed}: " if len(runs) > 1 else "") + failure
+        for run_ in runs
+        for failure in run_.int8_failures
+    ]
+    if lines:
+        add(json_, "\n".join(lines))
 
 
 def _require_gates(runs: list[options.RunResults]) -> None:

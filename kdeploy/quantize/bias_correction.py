@@ -10,10 +10,10 @@ import copy
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from kdeploy import events
-from kdeploy.quantize.graph import constants, consumers, only_for, producers
+from kdeploy.quantize.graph import constants, only_for, producers
 from kdeploy.quantize.running import Running
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
@@ -25,17 +25,21 @@ Means = NDArray[np.float64]
 
 
 def give_biases(model: ModelProto) -> ModelProto:
-    """Biases of zeros for the layers that have none, so that there is something to correct."""
+    """A constant bias of its own for each layer that has constant weights: zeros where it has none, a copy of one that
+    it shares, so that there is something to correct."""
     result = copy.deepcopy(model)
     values = constants(result.graph)
+    given: set[str] = set()
     for node in result.graph.node:
-        if node.op_type not in _LAYERS or (len(node.input) > _BIAS and node.input[_BIAS]):
+        if node.op_type not in _LAYERS or node.input[1] not in values:
             continue
-        if node.input[1] not in values:
+        old = node.input[_BIAS] if len(node.input) > _BIAS else ""
+        if old and (old not in values or old not in given):
+            given.add(old)
             continue
-        channels = _channels(node, values[node.input[1]])
+        bias = values[old] if old else np.zeros(_channels(node, values[node.input[1]]), dtype=np.float32)
         name = f"{node.output[0]}_bias"
-        result.graph.initializer.append(numpy_helper.from_array(np.zeros(channels, dtype=np.float32), name))
+        result.graph.initializer.append(numpy_helper.from_array(bias, name))
         node.input[:] = [*node.input[:_BIAS], name]
     return result
 
@@ -52,8 +56,8 @@ def correct_biases(quantized: ModelProto, float32: ModelProto, images: Images) -
     """
     result = copy.deepcopy(quantized)
     references = {node.name: node for node in float32.graph.node}
-    layers = [node for node in result.graph.node if node.op_type in _LAYERS and _is_quantized(node, result)]
-    layers = [node for node in layers if len(node.input) > _BIAS and node.name in references]
+    layers = [node for node in result.graph.node if node.op_type in _LAYERS and node.name in references]
+    layers = [node for node in layers if _is_quantized(node, result) and _bias(node, result) is not None]
     with events.task("correcting biases", len(layers)) as bar:
         for node in layers:
             wanted = channel_means(float32, references[node.name].output[0], images)
@@ -78,23 +82,32 @@ def _is_quantized(node: NodeProto, model: ModelProto) -> bool:
     return maker is not None and maker.op_type == "DequantizeLinear"
 
 
-def _shift(model: ModelProto, layer: NodeProto, by: Means) -> None:
-    """Add to a layer's bias, of its own from now on."""
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    dequantize = producers(graph).get(layer.input[_BIAS])
-    name = layer.input[_BIAS] if dequantize is None else dequantize.input[0]
-    shared = len(consumers(graph)[layer.input[_BIAS]]) > 1 or len(consumers(graph)[name]) > 1
-    if name not in tensors or shared:
-        return
-    values = numpy_helper.to_array(tensors[name])
+def _bias(layer: NodeProto, model: ModelProto) -> tuple[TensorProto, TensorProto | None] | None:
+    """A layer's constant bias, and where it is int32, its scale; None where it has none."""
+    if len(layer.input) <= _BIAS:
+        return None
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    dequantize = producers(model.graph).get(layer.input[_BIAS])
     if dequantize is None:
+        found = tensors.get(layer.input[_BIAS])
+        return None if found is None else (found, None)
+    if dequantize.op_type != "DequantizeLinear" or dequantize.input[0] not in tensors:
+        return None
+    return tensors[dequantize.input[0]], tensors[dequantize.input[1]]
+
+
+def _shift(model: ModelProto, layer: NodeProto, by: Means) -> None:
+    """Add to a layer's bias."""
+    found = _bias(layer, model)
+    assert found is not None  # as `correct_biases` has chosen its layers
+    tensor, scale = found
+    values = numpy_helper.to_array(tensor)
+    if scale is None:
         shifted = (values + by).astype(np.float32)
     else:
-        scale = numpy_helper.to_array(tensors[dequantize.input[1]]).astype(np.float64)
-        limits = np.iinfo(np.int32)
-        shifted = np.clip(np.rint(values + by / scale), limits.min, limits.max).astype(np.int32)
-    tensors[name].CopyFrom(numpy_helper.from_array(shifted, name))
+        limits, steps = np.iinfo(np.int32), by / numpy_helper.to_array(scale).astype(np.float64)
+        shifted = np.clip(np.rint(values + steps), limits.min, limits.max).astype(np.int32)
+    tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
 
 
 def _channels(node: NodeProto, weight: NDArray[np.generic]) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from kdeploy.quantize.graph import attributes, consumers, producers
 
-_ALPHA, _BETA = 0.2, 0.5
-"""ONNX's defaults for HardSigmoid; hard-swish has 1/6 and 1/2."""
-_SWISH_ALPHA = 1 / 6
+_DEFAULTS = {"alpha": 0.2, "beta": 0.5}
+"""Of ONNX's HardSigmoid."""
+_SWISH_ALPHA, _SWISH_BETA = 1 / 6, 0.5
 
 
 def lay_open(model: ModelProto) -> ModelProto:
@@ -27,11 +28,11 @@ def lay_open(model: ModelProto) -> ModelProto:
     for node in result.graph.node:
         if node.op_type == "HardSigmoid":
             flags = attributes(node)
-            alpha, beta = float(str(flags.get("alpha", _ALPHA))), float(str(flags.get("beta", _BETA)))
+            alpha, beta = (cast("float", flags.get(name, default)) for name, default in _DEFAULTS.items())
             nodes.extend(_hard_sigmoid(result, node.name, node.input[0], node.output[0], alpha, beta))
         elif node.op_type == "HardSwish":
             gate = f"{node.output[0]}_gate"
-            nodes.extend(_hard_sigmoid(result, f"{node.name}/gate", node.input[0], gate, _SWISH_ALPHA, _BETA))
+            nodes.extend(_hard_sigmoid(result, f"{node.name}/gate", node.input[0], gate, _SWISH_ALPHA, _SWISH_BETA))
             nodes.append(helper.make_node("Mul", [node.input[0], gate], [node.output[0]], name=node.name))
         else:
             nodes.append(node)

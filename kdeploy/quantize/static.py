@@ -21,6 +21,7 @@ from kdeploy.quantize.hard_activations import absorb_factors, lay_open
 from kdeploy.quantize.placement import Quantizable, operators_of, write_pairs
 from kdeploy.quantize.schemes import Scheme
 
+_PER_CHANNEL_OPSET = 13
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -158,9 +159,6 @@ def _refuse_unsuitable(model: ModelProto, path: Path, scheme: Scheme) -> None:
         input_shape(model.graph)
     except ValueError as error:
         raise UserError(f"{path} can't be calibrated: {error}, and kdeploy quantises networks with one.") from None
-
-
-_PER_CHANNEL_OPSET = 13
 
 
 def _try_to_open(model: ModelProto, path: Path) -> None:

@@ -179,6 +179,18 @@ def test_export_of_a_run_shows_parity(place, kdeploy):
     assert files["student.float32.onnx"]["samples"] == 256
 
 
+def test_sensitivity_of_a_run_shows_every_layer(place, kdeploy):
+    answer = kdeploy("sensitivity", RUN, "--samples", "40", "--json", "-")
+    assert answer.status == 0
+    assert answer.json["images"] == {"samples": 40, "split": "validation", "what": "real images"}
+    layers = [cost["layer"] for cost in answer.json["layers"]]
+    assert len(layers) == len(set(layers)) == 14  # convolutions, additions, pool, classifier
+    assert Path(RUN, "sensitivity", f"student.{answer.json['scheme']}.svg").is_file()
+    answer = kdeploy("sensitivity", RUN, "--role", "teacher")
+    assert answer.status == 2
+    assert "'teacher' is not compiled in this run; choose from: student." in answer.said
+
+
 def test_export_refuses_options_that_the_recipe_of_a_run_decides(place, kdeploy):
     answer = kdeploy("export", RUN, "--opset", "20", "--out", "x")
     assert answer.status == 2
