@@ -92,9 +92,7 @@ def require_precision(engine: str, operators: Operators, manifest: Manifest, mod
 
     Of float32 all must be; in the others, a graph may keep some of its layers in float32.
     """
-    named = _COUNTS_AS[manifest.precision]
-    inside = sum(multiplying(operators[precision]) for precision in operators if precision in named)
-    every = sum(multiplying(counts) for counts in operators.values())
+    inside, every = in_precision(operators, manifest.precision)
     enough = inside == every if manifest.precision == "float32" else inside > 0
     if every and not enough:
         raise GateFailed(
@@ -103,9 +101,13 @@ def require_precision(engine: str, operators: Operators, manifest: Manifest, mod
         )
 
 
-def multiplying(counts: Mapping[str, int]) -> int:
-    """How many of the operators multiply matrices or convolve."""
-    return sum(count for kind, count in counts.items() if _multiplies(kind))
+def in_precision(operators: Operators, precision: Precision) -> tuple[int, int]:
+    """How many of the operators that multiply matrices or convolve are in this precision, and how many there are."""
+    found = {
+        named: sum(count for kind, count in counts.items() if _multiplies(kind)) for named, counts in operators.items()
+    }
+    inside = sum(count for named, count in found.items() if named in _COUNTS_AS[precision])
+    return inside, sum(found.values())
 
 
 def _multiplies(kind: str) -> bool:

@@ -57,8 +57,8 @@ def departs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = onnx.load(wrong)
     model.graph.initializer[0].raw_data = (-models.weights()).tobytes()
     onnx.save(model, wrong)
-    honest = OnnxRuntime.open_file
-    monkeypatch.setattr(OnnxRuntime, "open_file", lambda self, path, threads: honest(self, wrong, threads))
+    honest = OnnxRuntime._opening
+    monkeypatch.setattr(OnnxRuntime, "_opening", lambda self, path, *how, **more: honest(wrong, *how, **more))
 
 
 @pytest.mark.usefixtures("departs")
@@ -90,7 +90,7 @@ def test_describe_names_the_provider_and_its_nodes(tmp_path: Path) -> None:
 
 
 def test_an_older_runtime_tells_no_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdeploy.engines.onnxruntime._tells_assignment", lambda: False)
+    monkeypatch.setattr("kdeploy.engines._onnxruntime_session.tells_assignment", lambda: False)
     with engines.open_engine(models.build(tmp_path / "engine"), threads=1) as session:
         assert "nodes" not in session.describe()
 
