@@ -17,7 +17,7 @@ from kdeploy.engines._onnxruntime_session import OnnxSession, Opening
 from kdeploy.engines._options import Options, parse
 from kdeploy.engines.base import Availability, Engine, Manifest, Precision
 from kdeploy.errors import UserError
-from kdeploy.machine import instruction_sets
+from kdeploy.machine import installed, instruction_sets
 
 __all__ = ["MINIMAL_BUILD", "MODEL", "ORT_MODEL", "OnnxRuntime", "OnnxSession"]
 
@@ -48,16 +48,20 @@ class OnnxRuntime(Engine):
     options: ClassVar[type[Options]] = OnnxRuntimeOptions
 
     def available(self) -> Availability:
-        """Whether `import onnxruntime` works and brings the runtime itself. Never raises."""
-        install = "pip install onnxruntime"
+        """Whether one distribution of it is installed, and imports as a whole. Never raises."""
+        distributions = installed.onnxruntime_distributions()
+        if clash := installed.onnxruntime_clash(distributions):
+            reason, repair = clash
+            return Availability(ok=False, reason=reason, install=repair)
+        again = installed.onnxruntime_again(distributions)
         try:
             import onnxruntime
         except ImportError as error:
-            return Availability(ok=False, reason=f"Python can't import onnxruntime ({error})", install=install)
+            return Availability(ok=False, reason=f"Python can't import onnxruntime ({error})", install=again)
         # What is left where two of its distributions were installed over each other and one was removed.
         if not hasattr(onnxruntime, "InferenceSession"):
             reason = "the installed onnxruntime is broken, as after removing one of two of its packages"
-            return Availability(ok=False, reason=reason, install=f"{install} --force-reinstall")
+            return Availability(ok=False, reason=reason, install=again)
         return Availability(ok=True, version=onnxruntime.__version__)
 
     def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:
