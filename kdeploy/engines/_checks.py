@@ -58,9 +58,16 @@ def seeded_images(manifest: Manifest, batch: int | None) -> NDArray[Any]:
 
 
 def compare(
-    engine: str, expected: NDArray[np.float32], found: NDArray[np.float32], manifest: Manifest, model: Path
+    engine: str,
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    manifest: Manifest,
+    model: Path,
+    reference: str = "ONNX Runtime without graph optimisations",
 ) -> dict[str, Any]:
-    """How far an engine's outputs are from those of its graph; what the manifest's details say of it.
+    """How far an engine's outputs are from those of its graph, or of what else is its reference.
+
+    Returns what the manifest's details say of it.
 
     float32 must agree within 1e-4 of the outputs' scale, else GateFailed. Other precisions are rounded in another
     order, and int8 by integer kernels: a cosine similarity below 0.99 is a warning there, for what it costs is
@@ -80,7 +87,7 @@ def compare(
             f"similarity {cosine:.4f} on seeded inputs){meant}."
         )
     return {
-        "reference": "ONNX Runtime without graph optimisations",
+        "reference": reference,
         "inputs": f"{len(expected)} seeded random images",
         "max_relative_difference": relative,
         "cosine_similarity": cosine,

@@ -46,7 +46,7 @@ class OnnxRuntimeOptions(Options):
     provider: str = "cpu"
     provider_options: dict[str, Value] = Field(default_factory=dict)
     allow_fallback: bool = False
-    """Nodes that the provider does not take may run on others."""
+    """Nodes that the provider does not take may run on others. From the CPU none falls back."""
 
     @field_validator("affinity")
     @classmethod
@@ -69,8 +69,6 @@ class OnnxRuntimeOptions(Options):
         self.asked.check(self.provider_options)
         if self.graph != "exported" and self.provider != "cpu":
             raise ValueError(f"a graph is optimised offline for the CPU, not for {self.provider}: leave `graph` out")
-        if self.allow_fallback and self.provider == "cpu":
-            raise ValueError("nothing falls back from the CPU: leave `allow_fallback` out, or name a provider")
         return self
 
     @property

@@ -19,6 +19,14 @@ def test_every_engine_is_found_under_its_own_name() -> None:
         assert engines.find(name).name == name
 
 
+def test_every_engine_of_onnx_states_its_highest_opset_and_its_precisions() -> None:
+    for engine in map(engines.find, engines.names()):
+        assert (engine.highest_opset is None) == (engine.name == "pytorch")
+        assert "float32" in engine.precisions
+    assert "bfloat16" in engines.find("openvino").precisions
+    assert "bfloat16" not in engines.find("onnxruntime").precisions
+
+
 def test_an_unknown_engine_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no engine 'onnxruntme'\. Did you mean 'onnxruntime'\?"):
         engines.find("onnxruntme")

@@ -137,6 +137,21 @@ def test_a_batch_that_the_file_does_not_take_is_refused_in_one_sentence(tmp_path
         session.run(models.images(2))
 
 
+def test_the_newest_opset_is_taken_and_a_newer_one_refused(tmp_path: Path) -> None:
+    newest = OnnxRuntime.highest_opset or 0
+    path = models.save_classifier(tmp_path / "newest.onnx", opset=newest)
+    OnnxRuntime().build(path, tmp_path / "engine", models.manifest(opset=newest))
+    newer = models.save_classifier(tmp_path / "newer.onnx", opset=newest + 1)
+    with pytest.raises(
+        UserError, match=rf"newer\.onnx has opset 27, and the engine onnxruntime takes {newest} at most"
+    ):
+        OnnxRuntime().build(newer, tmp_path / "other", models.manifest(opset=newest + 1))
+    with pytest.raises(
+        UserError, match=rf"can't open .*: it has opset 27, and {newest} is the highest that it takes\.$"
+    ):
+        OnnxRuntime().open_file(newer, 1)
+
+
 def test_the_shipped_file_is_the_exported_one(source: Path, tmp_path: Path) -> None:
     OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
     assert (tmp_path / "engine" / MODEL).read_bytes() == source.read_bytes()

@@ -47,7 +47,6 @@ def described(folder: Path, threads: int = 1) -> dict[str, Any]:
         ({"provider": "openvno"}, "there is no execution provider 'openvno'. Did you mean 'openvino'"),
         ({"provider_options": {"device_id": 0}}, f"^{_CPU} has no option 'device_id'. It has none.$"),
         ({"provider": "openvino", "graph": "ort"}, "optimised offline for the CPU, not for openvino"),
-        ({"allow_fallback": True}, "nothing falls back from the CPU"),
     ],
 )
 def test_a_wrong_option_is_named(options: Mapping[str, Any], sentence: str) -> None:

@@ -47,7 +47,8 @@ class EngineSpec(Spec):
     @property
     def name(self) -> str:
         """The name of the engine's row and folder."""
-        return "-".join(filter(None, (self.engine, self.precision, self.variant)))
+        precision = "" if self.engine == "pytorch" else self.precision
+        return "-".join(filter(None, (self.engine, precision, self.variant)))
 
 
 class BenchSpec(Spec):
