@@ -59,9 +59,16 @@ def seeded_images(manifest: Manifest, batch: int | None) -> NDArray[Any]:
 
 
 def compare(
-    engine: str, expected: NDArray[np.float32], found: NDArray[np.float32], manifest: Manifest, model: Path
+    engine: str,
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    manifest: Manifest,
+    model: Path,
+    reference: str = "ONNX Runtime without graph optimisations",
 ) -> dict[str, Any]:
-    """How far an engine's outputs are from those of its graph; what the manifest's details say of it.
+    """How far an engine's outputs are from those of its graph, or of what else is its reference.
+
+    Returns what the manifest's details say of it.
 
     float32 must agree within 1e-4 of the outputs' scale, else GateFailed. Other precisions are rounded in another
     order, and int8 by integer kernels: a cosine similarity below 0.99 is a warning there, for what it costs is
@@ -81,7 +88,7 @@ def compare(
             f"similarity {cosine:.4f} on seeded inputs){meant}."
         )
     return {
-        "reference": "ONNX Runtime without graph optimisations",
+        "reference": reference,
         "inputs": f"{len(expected)} seeded random images",
         "max_relative_difference": relative,
         "cosine_similarity": cosine,
@@ -93,9 +100,7 @@ def require_precision(engine: str, operators: Operators, manifest: Manifest, mod
 
     Of float32 all must be; in the others, a graph may keep some of its layers in float32.
     """
-    named = _COUNTS_AS[manifest.precision]
-    inside = sum(multiplying(operators[precision]) for precision in operators if precision in named)
-    every = sum(multiplying(counts) for counts in operators.values())
+    inside, every = in_precision(operators, manifest.precision)
     enough = inside == every if manifest.precision == "float32" else inside > 0
     if every and not enough:
         raise GateFailed(
@@ -104,9 +109,13 @@ def require_precision(engine: str, operators: Operators, manifest: Manifest, mod
         )
 
 
-def multiplying(counts: Mapping[str, int]) -> int:
-    """How many of the operators multiply matrices or convolve."""
-    return sum(count for kind, count in counts.items() if _multiplies(kind))
+def in_precision(operators: Operators, precision: Precision) -> tuple[int, int]:
+    """How many of the operators that multiply matrices or convolve are in this precision, and how many there are."""
+    found = {
+        named: sum(count for kind, count in counts.items() if _multiplies(kind)) for named, counts in operators.items()
+    }
+    inside = sum(count for named, count in found.items() if named in _COUNTS_AS[precision])
+    return inside, sum(found.values())
 
 
 def _multiplies(kind: str) -> bool:

@@ -54,8 +54,11 @@ def _at(locate: Locate, location: tuple[str | int, ...], check: Callable[[_Named
 
 def _engine(spec: EngineSpec) -> None:
     engines.check(spec.engine, spec.precision, spec.options)
-    if spec.engine == "pytorch":
-        raise UserError("each network is measured in pytorch anyway, as the baseline: leave it out of engines.")
+    if spec.engine == "pytorch" and not (spec.options.get("compile") and spec.variant):
+        raise UserError(
+            "each network is measured in pytorch anyway, as the baseline, in eager mode: leave it out of engines, or "
+            "ask for {engine: pytorch, variant: compiled, options: {compile: true}}."
+        )
 
 
 def _network(spec: NetworkSpec, at: tuple[str | int, ...], locate: Locate) -> None:

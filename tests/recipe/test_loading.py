@@ -106,6 +106,16 @@ def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, s
         ),
         (
             "{engine: onnxruntime}",
+            "{engine: pytorch}",
+            "line 11: each network is measured in pytorch anyway, as the baseline, in eager mode: leave it out of",
+        ),
+        (
+            "{engine: onnxruntime}",
+            "{engine: pytorch, variant: compiled, options: {compiled: true}}",
+            "line 11: The engine pytorch has no option 'compiled'. Did you mean 'compile'?",
+        ),
+        (
+            "{engine: onnxruntime}",
             "{engine: openvino, options: {streams: 2}}",
             "line 11: The engine openvino has no option 'streams'. It has none.",
         ),

@@ -148,6 +148,10 @@ class TestBuildEngine:
         stage = BuildEngine("student", "openvino", "bfloat16", asked=asked)
         assert stage._source(run) == run.folder / "export" / "student.float32.onnx"
 
+    def test_torch_compiled_has_a_row_beside_the_baseline(self) -> None:
+        compiled = BuildEngine("student", "pytorch", options={"compile": True}, variant="compiled")
+        assert compiled.row == "student-pytorch-compiled"
+
     def test_options_and_variant_are_part_of_it(self, run: Any) -> None:
         plain, other = (
             BuildEngine("student", "onnxruntime"),

@@ -73,7 +73,8 @@ class EngineSpec(Spec):
     @property
     def name(self) -> str:
         """The name of the engine's row and folder."""
-        return "-".join(filter(None, (self.engine, self.precision, self.variant)))
+        precision = "" if self.engine == "pytorch" else self.precision
+        return "-".join(filter(None, (self.engine, precision, self.variant)))
 
     @property
     def decides(self) -> dict[str, str]:
