@@ -78,12 +78,13 @@ class OpenVino(Engine):
 class OpenVinoSession(Session):
     """A compiled graph with one input, and one request, so it serves one thread at a time."""
 
-    def __init__(self, compiled: Any, path: Path) -> None:
+    def __init__(self, compiled: Any, path: Path, threads: int) -> None:
         if len(compiled.inputs) != 1:
             raise UserError(f"{path} has {len(compiled.inputs)} inputs; kdeploy runs networks with one.")
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._path = path
+        self._threads = threads
         declared = compiled.input(0)
         self.input_name: str = declared.get_any_name()
         self.input_dtype = np.dtype(declared.get_element_type().to_dtype())
@@ -107,7 +108,8 @@ class OpenVinoSession(Session):
         return {
             "openvino": OpenVino().available().version,
             "devices": list(self._compiled.get_property("EXECUTION_DEVICES")),
-            "threads": self._compiled.get_property("INFERENCE_NUM_THREADS"),
+            "threads": self._threads,
+            "streams": self._compiled.get_property("NUM_STREAMS"),
             "operators": self.operators(),
             "size_bytes": sum(self._path.with_name(name).stat().st_size for name in (GRAPH, WEIGHTS)),
         }
@@ -148,7 +150,9 @@ def _open(path: Path, precision: Precision, threads: int) -> OpenVinoSession:
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        # A stream has threads of its own, to which it hands each call over. Without one the
+        # caller's own thread computes, which is all that is wanted of a single thread.
+        "NUM_STREAMS": 0 if threads == 1 else 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
     }
@@ -161,7 +165,7 @@ def _open(path: Path, precision: Precision, threads: int) -> OpenVinoSession:
     if taken != _HINTS[precision]:
         instead = _DTYPES.get(taken, taken)
         raise Unavailable(f"OpenVINO computes no {precision} on this processor (for {path} it would take {instead}).")
-    return OpenVinoSession(compiled, path)
+    return OpenVinoSession(compiled, path, threads)
 
 
 def _reason(error: Exception) -> str:

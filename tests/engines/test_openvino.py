@@ -80,6 +80,15 @@ def test_describe_tells_what_really_runs(folder: Path) -> None:
     assert described["size_bytes"] == engines.read_manifest(folder).size_bytes
 
 
+def test_a_single_thread_is_the_callers_own(folder: Path) -> None:
+    for threads, streams in ((1, 0), (2, 1)):
+        with engines.open_engine(folder, threads=threads) as session:
+            described = session.describe()
+            assert (described["threads"], described["streams"]) == (threads, streams)
+            images = models.images(2)
+            np.testing.assert_allclose(session.run(images), models.probabilities(images), atol=1e-6)
+
+
 def test_int8_runs_in_integers(tmp_path: Path) -> None:
     manifest = OpenVino().build(
         models.save_quantised(tmp_path / "int8.onnx"), tmp_path / "engine", models.manifest(precision="int8")
