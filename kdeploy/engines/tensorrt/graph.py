@@ -32,7 +32,11 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     to: int | None
-    """Cast: the type that it gives."""
+    """Cast and Constant: the type that they give."""
+
+    def input(self, index: int) -> str:
+        """The name of an input, empty where it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else ""
 
 
 @dataclass(frozen=True)
@@ -92,26 +96,27 @@ def refuse_uint8_before_cast(graph: Graph, path: Path) -> None:
 def _precision(node: Node, graph: Graph, producers: dict[str, Node]) -> Precision | None:
     """Of one operator: int8 where both sides come from Q/DQ, else its weight's; None without a weight."""
     sides = [_origin(name, producers) for name in node.inputs[:2]]
-    dequantised = [side in producers and producers[side].operator == "DequantizeLinear" for side in sides]
-    if all(dequantised):
+    if sides and all(side in producers and producers[side].operator == "DequantizeLinear" for side in sides):
         return "int8"
     for side in sides:
         producer = producers.get(side)
         if producer is not None and producer.operator == "Cast" and producer.to is not None:
-            if _origin(producer.inputs[0], producers) in graph.weights:
+            if _origin(producer.input(0), producers) in graph.weights:
                 return _PRECISIONS.get(producer.to)
         elif side in graph.weights:
             return _PRECISIONS.get(graph.weights[side])
-        elif producer is not None and producer.operator == "DequantizeLinear" and producer.inputs[0] in graph.weights:
+        elif producer is not None and producer.operator == "DequantizeLinear" and producer.input(0) in graph.weights:
             # Weights alone are quantised: it computes in the type of the scale.
-            return _PRECISIONS.get(graph.weights.get(producer.inputs[1], 0))
+            return _PRECISIONS.get(graph.weights.get(producer.input(1), 0))
     return None
 
 
 def _origin(name: str, producers: dict[str, Node]) -> str:
     """Where a tensor comes from, through operators that only change its shape."""
-    while name in producers and producers[name].operator in _PASS_ON:
-        name = producers[name].inputs[0]
+    for _ in range(len(producers)):  # a broken file may go round in a circle
+        if name not in producers or producers[name].operator not in _PASS_ON:
+            return name
+        name = producers[name].input(0)
     return name
 
 
@@ -136,7 +141,7 @@ def _graph(content: memoryview) -> Graph:
             inputs.append(_value(_bytes(value)))
     for node in nodes:  # a Constant is a weight written as a node
         if node.operator == "Constant" and node.to is not None:
-            weights[node.outputs[0]] = node.to
+            weights.update(dict.fromkeys(node.outputs, node.to))
     inputs = [found for found in inputs if found.name not in weights]
     if len(inputs) != 1:
         raise UserError(f"has {len(inputs)} inputs; kdeploy runs networks with one.")
@@ -193,8 +198,8 @@ def _value(content: memoryview) -> Input:
         if number == 1:
             name = _text(value)
         elif number == 2:
-            tensor = next(_bytes(found) for at, found in _fields(_bytes(value)) if at == 1)
-            for at, found in _fields(tensor):
+            tensors = [_bytes(found) for at, found in _fields(_bytes(value)) if at == 1]
+            for at, found in _fields(tensors[0]):
                 if at == 1 and isinstance(found, int):
                     element = found
                 elif at == 2:

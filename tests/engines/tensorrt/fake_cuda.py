@@ -15,10 +15,7 @@ from typing import Any
 Work = Callable[[], None]
 
 
-class Status(enum.IntEnum):
-    cudaSuccess = 0
-    cudaErrorMemoryAllocation = 2
-    cudaErrorNoDevice = 100
+Status = enum.IntEnum("Status", {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2, "cudaErrorNoDevice": 100})
 
 
 class FakeCuda:
