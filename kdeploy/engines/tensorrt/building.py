@@ -157,7 +157,7 @@ def _with_trtexec(tool: trtexec.Trtexec) -> Make:
                 model, plan, parsed, manifest.precision, options, profiles, tool.version, timings
             )
             log = trtexec.run(tool, arguments, what=f"build {model}")
-        facts = machine.facts_of_trtexec(log, version)
+        facts = trtexec.device(log, version)
         with tempfile.TemporaryDirectory() as scratch:
             answers, listed = trtexec.read_back(tool, model, folder / PLAN, parsed, images, Path(scratch), options)
         return Built(version, facts, log.splitlines(), listed, answers, None)

@@ -27,18 +27,6 @@ def facts(version: str) -> dict[str, str | None]:
     return {"tensorrt": version, "compute_capability": capability, "gpu": name, "driver": driver()}
 
 
-def facts_of_trtexec(log: str, version: str) -> dict[str, str | None]:
-    """The same from the "Device Information" that `trtexec` prints; None for what it does not say."""
-    name = re.search(r"Selected Device: (.+)", log)
-    capability = re.search(r"Compute Capability: (\d+\.\d+)", log)
-    return {
-        "tensorrt": version,
-        "compute_capability": capability[1] if capability else None,
-        "gpu": name[1].strip() if name else None,
-        "driver": driver(),
-    }
-
-
 def driver() -> str | None:
     """The kernel driver's version ("540.4.0"), None where there is none."""
     for path in _DRIVER:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy.engines.base import Precision
-from kdeploy.engines.tensorrt import versions
+from kdeploy.engines.tensorrt import machine, versions
 from kdeploy.engines.tensorrt.graph import Graph
 from kdeploy.engines.tensorrt.options import Options, Profile
 from kdeploy.engines.tensorrt.versions import Version
@@ -153,6 +153,18 @@ def read_back(
     first = json.loads(answer.read_text(encoding="utf-8"))[0]
     shape = [int(size) for size in str(first["dimensions"]).split("x")]
     return np.array(first["values"], dtype=np.float32).reshape(shape), layers.read_text(encoding="utf-8")
+
+
+def device(log: str, version: str) -> dict[str, str | None]:
+    """`machine.facts` from the "Device Information" that `trtexec` prints; None for what it does not say."""
+    name = re.search(r"Selected Device: (.+)", log)
+    capability = re.search(r"Compute Capability: (\d+\.\d+)", log)
+    return {
+        "tensorrt": version,
+        "compute_capability": capability[1] if capability else None,
+        "gpu": name[1].strip() if name else None,
+        "driver": machine.driver(),
+    }
 
 
 def shape_of(name: str, sizes: Sequence[int | None]) -> str:

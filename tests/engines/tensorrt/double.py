@@ -38,13 +38,18 @@ class Double:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.module = ModuleType("tensorrt")
         self.module.__version__ = version  # type: ignore[attr-defined]
-        self.types: dict[str, type] = {}
-        for name, described in surface.items():
-            if described["kind"] == "function":
-                continue
-            made = self._enumeration(name, described) if described["kind"] == "enum" else self._class(name, described)
-            self.types[f"tensorrt.{name}"] = made
-            setattr(self.module, name, made)
+        self.module.__getattr__ = self._find  # type: ignore[method-assign]
+        self._types: dict[str, type] = {}
+
+    def _find(self, name: str) -> type:
+        """A class or enumeration of the module, made when it is first asked for; "Outer.Inner" for a nested one."""
+        if name not in self._types:
+            described = self.surface.get(name)
+            if described is None or described["kind"] == "function":
+                raise AttributeError(f"module 'tensorrt' has no attribute {name!r}")
+            make = self._enumeration if described["kind"] == "enum" else self._class
+            self._types[name] = make(name, described)
+        return self._types[name]
 
     def called(self, name: str) -> list[tuple[Any, ...]]:
         """The arguments of each call of "Class.method", or each value that "Class.property" was set to."""
@@ -52,7 +57,7 @@ class Double:
 
     def make(self, name: str) -> Any:
         """An object of a class that TensorRT alone creates."""
-        kind = self.types[f"tensorrt.{name}"]
+        kind = self._find(name)
         return kind.__new__(kind)
 
     def _enumeration(self, name: str, described: dict[str, Any]) -> type:
@@ -92,7 +97,7 @@ class Double:
         made = type(name, (), body)
         for inner, nested in described["classes"].items():
             enumeration = self._enumeration(inner, nested)
-            self.types[f"tensorrt.{name}.{inner}"] = enumeration
+            self._types[f"{name}.{inner}"] = enumeration
             type.__setattr__(made, inner, enumeration)
             for constant in set(described["constants"]) & set(nested.get("members", ())):
                 type.__setattr__(made, constant, enumeration[constant])  # type: ignore[index]
@@ -128,7 +133,7 @@ class Double:
             return isinstance(value, _BASIC[declared]) and not (
                 declared == "int" and isinstance(value, (bool, enum.Enum))
             )
-        return not declared.startswith("tensorrt.") or isinstance(value, self.types[declared])
+        return not declared.startswith("tensorrt.") or isinstance(value, self._find(declared[len("tensorrt.") :]))
 
     def _answer(self, name: str, declared: str, this: Any, given: tuple[Any, ...]) -> Any:
         if name in self.answers:
