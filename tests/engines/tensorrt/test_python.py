@@ -25,10 +25,8 @@ def world(monkeypatch: pytest.MonkeyPatch, surface: dict[str, Any], version: str
     return install(monkeypatch, surface, version)
 
 
-def build(folder: Path, world: World, precision: str = "float32", **options: Any) -> Path:
-    """Build an engine of this precision, which the imitated TensorRT gives its layers, too, unless told otherwise."""
-    if world.precisions == ("float32", "float32"):
-        world.precisions = (precision, precision)
+def build(folder: Path, precision: str = "float32", **options: Any) -> Path:
+    """Build an engine of this precision."""
     model = graphs.save(folder.parent / f"{precision}.onnx", precision)
     TensorRT().build(model, folder, manifest(precision), options)
     return folder
@@ -48,7 +46,7 @@ def flags(world: World) -> set[str]:
 
 
 def test_a_built_engine_runs_as_the_graph_says(world: World, version: str, tmp_path: Path) -> None:
-    folder = build(tmp_path / "engine", world)
+    folder = build(tmp_path / "engine")
     assert (folder / "model.plan").read_bytes() == b"a plan"  # as TensorRT wrote it
     with engines.open_engine(folder, threads=1) as session:
         for count in (1, 5, 1, 8):
@@ -61,7 +59,7 @@ def test_a_built_engine_runs_as_the_graph_says(world: World, version: str, tmp_p
 
 
 def test_the_manifest_says_for_what_it_was_built(world: World, version: str, tmp_path: Path) -> None:
-    details = engines.read_manifest(build(tmp_path / "engine", world)).details
+    details = engines.read_manifest(build(tmp_path / "engine")).details
     assert details["tensorrt"] == version
     assert details["builder"] == "python"
     assert details["machine"] | {"driver": None} == {
@@ -76,7 +74,7 @@ def test_the_manifest_says_for_what_it_was_built(world: World, version: str, tmp
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_precision_is_the_graphs_and_strongly_typed(precision: str, world: World, version: str, tmp_path: Path) -> None:
-    build(tmp_path / "engine", world, precision)
+    build(tmp_path / "engine", precision)
     ((network_flags,),) = world.double.called("Builder.create_network")
     strongly_typed = world.double.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     assert network_flags == (0 if version.startswith("11.") else 1 << int(strongly_typed))
@@ -88,7 +86,7 @@ def test_precision_is_the_graphs_and_strongly_typed(precision: str, world: World
 def test_everything_recorded_was_derived_from_the_source(world: World, surface: dict[str, Any], tmp_path: Path) -> None:
     """The contract test looks at what the source says; this is what really happened."""
     asked = {"cuda_graph": True, "strip_weights": True, "workspace_mib": 64, "version_compatible": True}
-    with engines.open_engine(build(tmp_path / "engine", world, **asked), threads=1) as session:
+    with engines.open_engine(build(tmp_path / "engine", **asked), threads=1) as session:
         session.run(images(2))
     derived = {use.name.removeprefix("tensorrt.") for use in uses.of_tensorrt(surface)}
     assert {name for name, _ in world.double.calls} <= derived
@@ -97,7 +95,6 @@ def test_everything_recorded_was_derived_from_the_source(world: World, surface: 
 def test_options_reach_the_builder(world: World, tmp_path: Path) -> None:
     build(
         tmp_path / "engine",
-        world,
         workspace_mib=64,
         builder_optimization_level=5,
         tf32=True,
@@ -124,15 +121,15 @@ def test_options_reach_the_builder(world: World, tmp_path: Path) -> None:
 def test_hardware_compatibility_that_a_version_lacks_is_named(world: World, version: str, tmp_path: Path) -> None:
     if version == "10.3.0":
         with pytest.raises(UserError, match=r"TensorRT 10\.3\.0 has no .*same-compute-capability; it has ampere\+"):
-            build(tmp_path / "engine", world, hardware_compatibility="same-compute-capability")
+            build(tmp_path / "engine", hardware_compatibility="same-compute-capability")
     else:
-        build(tmp_path / "engine", world, hardware_compatibility="same-compute-capability")
+        build(tmp_path / "engine", hardware_compatibility="same-compute-capability")
         (level,) = world.double.called("IBuilderConfig.hardware_compatibility_level")
         assert level[0].name == "SAME_COMPUTE_CAPABILITY"
 
 
 def test_a_plan_without_weights_takes_them_from_the_file_beside_it(world: World, tmp_path: Path) -> None:
-    folder = build(tmp_path / "engine", world, strip_weights=True)
+    folder = build(tmp_path / "engine", strip_weights=True)
     assert flags(world) == {"STRIP_PLAN", "REFIT_IDENTICAL"}
     manifest_ = engines.read_manifest(folder)
     assert set(manifest_.files) == {"model.plan", "model.onnx"}
@@ -142,7 +139,7 @@ def test_a_plan_without_weights_takes_them_from_the_file_beside_it(world: World,
 
 
 def test_a_cuda_graph_is_recorded_once_a_shape(world: World, tmp_path: Path) -> None:
-    folder = build(tmp_path / "engine", world, cuda_graph=True)
+    folder = build(tmp_path / "engine", cuda_graph=True)
     with engines.open_engine(folder, threads=1) as session:
         for seed in range(3):
             given = images(2, seed)
@@ -159,7 +156,7 @@ def test_a_cuda_graph_is_recorded_once_a_shape(world: World, tmp_path: Path) -> 
 
 def test_the_profile_nearest_to_the_batch_is_taken(world: World, tmp_path: Path) -> None:
     world.profiles = ((1, 1, 4), (1, 8, 8))
-    folder = build(tmp_path / "engine", world)
+    folder = build(tmp_path / "engine")
     with engines.open_engine(folder, threads=1) as session:
         for count in (1, 8, 4, 2):
             given = images(count)
@@ -169,7 +166,7 @@ def test_the_profile_nearest_to_the_batch_is_taken(world: World, tmp_path: Path)
 
 
 def test_a_batch_outside_of_the_profiles_is_refused(world: World, tmp_path: Path) -> None:
-    folder = build(tmp_path / "engine", world)
+    folder = build(tmp_path / "engine")
     with engines.open_engine(folder, threads=1) as session:
         with pytest.raises(UserError, match=r"input of \[9, 1, 8, 8\]; it takes batches of 1 to 8 of \[1, 8, 8\]"):
             session.run(images(9))
@@ -180,7 +177,7 @@ def test_a_batch_outside_of_the_profiles_is_refused(world: World, tmp_path: Path
 
 
 def test_an_answer_is_the_callers_own(world: World, tmp_path: Path) -> None:
-    with engines.open_engine(build(tmp_path / "engine", world), threads=1) as session:
+    with engines.open_engine(build(tmp_path / "engine"), threads=1) as session:
         first = session.run(images(1))
         kept = first.copy()
         session.run(images(1, seed=1))
@@ -192,16 +189,16 @@ def test_a_layer_in_another_precision_is_an_error(world: World, tmp_path: Path) 
     with pytest.raises(
         GateFailed, match=r"asked for float16, .* 1 layers in float16 and 1 in float32 \(such as head\)"
     ):
-        build(tmp_path / "engine", world, "float16")
+        build(tmp_path / "engine", "float16")
     assert not (tmp_path / "engine" / "model.plan").exists()
     assert not (tmp_path / "engine" / "manifest.json").exists()
-    build(tmp_path / "engine", world, "float16", precision_share=0.5)
+    build(tmp_path / "engine", "float16", precision_share=0.5)
 
 
 def test_a_float32_engine_is_not_passed_off_as_float16(world: World, tmp_path: Path) -> None:
     world.precisions = ("float32", "float32", "float32")
     with pytest.raises(GateFailed, match="asked for float16, TensorRT built an engine with 0 layers in float16"):
-        build(tmp_path / "engine", world, "float16", precision_share=0.01)
+        build(tmp_path / "engine", "float16", precision_share=0.01)
 
 
 def test_a_graph_without_the_precision_is_refused_before_the_build(world: World, tmp_path: Path) -> None:
@@ -214,7 +211,7 @@ def test_a_graph_without_the_precision_is_refused_before_the_build(world: World,
 def test_outputs_that_differ_from_the_graph_fail_the_gate(world: World, tmp_path: Path) -> None:
     world.factor = 1.01
     with pytest.raises(GateFailed, match="TensorRT's outputs differ from the graph's"):
-        build(tmp_path / "engine", world)
+        build(tmp_path / "engine")
     assert not (tmp_path / "engine" / "manifest.json").exists()
 
 
@@ -222,25 +219,25 @@ def test_other_precisions_that_differ_are_a_warning(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.factor = -1
-    build(tmp_path / "engine", world, "int8")
+    build(tmp_path / "engine", "int8")
     assert "TensorRT's int8 outputs differ from the graph's (cosine similarity -1.0000" in caplog.text
 
 
 def test_a_graph_that_tensorrt_cannot_read_gives_its_reason(world: World, tmp_path: Path) -> None:
     world.parses = False
     with pytest.raises(UserError, match=r"can't read .*: Unsupported operator GridSample \(at Conv 'stem'\)\.$"):
-        build(tmp_path / "engine", world)
+        build(tmp_path / "engine")
 
 
 def test_a_failed_build_gives_tensorrts_first_error(world: World, tmp_path: Path) -> None:
     world.error = "Error Code 2: OutOfMemory\n(no further information)"
     with pytest.raises(UserError, match=r"can't build .*: Error Code 2: OutOfMemory \(no further information\)\.$"):
-        build(tmp_path / "engine", world)
+        build(tmp_path / "engine")
     assert not (tmp_path / "engine" / "model.plan").exists()
 
 
 def test_a_plan_that_does_not_open_elsewhere_says_what_differs(world: World, version: str, tmp_path: Path) -> None:
-    folder = build(tmp_path / "engine", world)
+    folder = build(tmp_path / "engine")
     world.error, world.cuda.name, world.cuda.capability = "Serialization assertion failed", b"Thor", (11, 0)
     with pytest.raises(UserError) as raised:
         engines.open_engine(folder, threads=1)
@@ -254,26 +251,26 @@ def test_a_plan_that_does_not_open_elsewhere_says_what_differs(world: World, ver
 def test_a_plan_that_opens_elsewhere_says_what_differs(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = build(tmp_path / "engine", world)
+    folder = build(tmp_path / "engine")
     world.double.module.__version__ = "99.1"  # type: ignore[attr-defined]
     engines.open_engine(folder, threads=1).close()
     assert "here 99.1); it may run slower than one that is built here" in caplog.text
 
 
 def test_timings_are_kept_for_the_next_build(world: World, version: str, tmp_path: Path) -> None:
-    build(tmp_path / "first", world)
+    build(tmp_path / "first")
     (kept,) = cache_folder("tensorrt-timings").glob(f"{version}-Orin-sm8.7/timing.cache")
     assert kept.read_bytes() == b"timings"
-    build(tmp_path / "second", world)
+    build(tmp_path / "second")
     assert world.double.called("IBuilderConfig.create_timing_cache") == [(b"",), (b"timings",)]
     kept.unlink()
-    build(tmp_path / "third", world, timing_cache=False)
+    build(tmp_path / "third", timing_cache=False)
     assert not kept.exists()
 
 
 def test_timings_that_are_not_taken_are_said(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     world.double.answers["IBuilderConfig.set_timing_cache"] = lambda _, cache, ignore: False
-    build(tmp_path / "engine", world)
+    build(tmp_path / "engine")
     assert "TensorRT does not take the timings in" in caplog.text
 
 
@@ -303,7 +300,7 @@ class Heard:
 def test_progress_is_one_bar_with_the_phase_under_way(world: World, tmp_path: Path) -> None:
     listener = Heard()
     with events.listening(listener):
-        build(tmp_path / "engine", world)
+        build(tmp_path / "engine")
     assert ("TensorRT builds model.plan", 2) in listener.tasks
     assert (0, {"phase": "Timing graph nodes 2/3"}) in listener.heard
     assert [steps for steps, figures in listener.heard if not figures] == [1, 1]
@@ -312,7 +309,7 @@ def test_progress_is_one_bar_with_the_phase_under_way(world: World, tmp_path: Pa
 def test_an_interrupt_ends_the_build(world: World, tmp_path: Path) -> None:
     """An exception cannot pass through the builder: it is told to stop, and the exception comes after."""
     with events.listening(Heard(fail_at=1)), pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "engine", world)
+        build(tmp_path / "engine")
     assert world.state["continued"][0] is False
     assert not (tmp_path / "engine" / "model.plan").exists()
 
@@ -328,7 +325,7 @@ DLA_LOG = (
 def test_a_dla_with_fallback_reports_its_coverage(world: World, version: str, tmp_path: Path) -> None:
     world.log, world.precisions = DLA_LOG, ("float16",)
     if version == "10.3.0":
-        details = engines.read_manifest(build(tmp_path / "engine", world, "float16", dla_core=1)).details
+        details = engines.read_manifest(build(tmp_path / "engine", "float16", dla_core=1)).details
         assert details["dla"] == {
             "dla_parts": ["stem.../Relu"], "gpu_layers": ["MATRIX_MULTIPLY: head"], "dla_share": 0.5,
         }  # fmt: skip
@@ -336,12 +333,12 @@ def test_a_dla_with_fallback_reports_its_coverage(world: World, version: str, tm
         assert world.double.called("Builder.create_network") == [(0,)]
         assert world.double.called("IBuilderConfig.DLA_core") == [(1,)]
         with pytest.raises(UserError, match="A DLA computes in float16 and int8"):
-            build(tmp_path / "other", world, dla_core=0)
+            build(tmp_path / "other", dla_core=0)
         with pytest.raises(Unavailable, match=r"no DLA core 5 here; TensorRT finds 2"):
-            build(tmp_path / "other", world, "float16", dla_core=5)
+            build(tmp_path / "other", "float16", dla_core=5)
     else:
         with pytest.raises(Unavailable, match=rf"TensorRT {version} builds for no DLA; versions up to 10\.7 do"):
-            build(tmp_path / "engine", world, "float16", dla_core=0)
+            build(tmp_path / "engine", "float16", dla_core=0)
 
 
 def test_a_dla_that_took_nothing_is_said(
@@ -349,7 +346,7 @@ def test_a_dla_that_took_nothing_is_said(
 ) -> None:
     if version == "10.3.0":
         world.log = DLA_LOG[2:]
-        build(tmp_path / "engine", world, "int8", dla_core=0)
+        build(tmp_path / "engine", "int8", dla_core=0)
         assert "a DLA was asked for, and TensorRT put no layer on it" in caplog.text
         assert flags(world) == {"GPU_FALLBACK", "FP16", "INT8"}
 
@@ -357,7 +354,7 @@ def test_a_dla_that_took_nothing_is_said(
 def test_a_machine_without_a_gpu_is_told_in_cudas_words(world: World, tmp_path: Path) -> None:
     world.cuda.has_device = False
     with pytest.raises(Unavailable, match=r"cudaGetDevice failed: no CUDA-capable device is detected"):
-        build(tmp_path / "engine", world)
+        build(tmp_path / "engine")
 
 
 def test_open_height_and_width_are_refused(world: World, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from kdeploy.engines.base import Manifest, Preprocessing
-from kdeploy.engines.onnxruntime import OnnxRuntime
+from kdeploy.engines.onnxruntime import OnnxRuntime, OnnxSession
+from kdeploy.engines.tensorrt import graph
 from tests.engines.tensorrt import graphs
 from tests.engines.tensorrt.double import Double
 from tests.engines.tensorrt.fake_cuda import FakeCuda
@@ -35,12 +36,13 @@ PHRASES = {
 class World:
     """What the imitated TensorRT does, to be changed by a test.
 
-    precisions: of the engine's layers that multiply. profiles: batches (min, opt, max) of the opened engine.
+    precisions: of the engine's layers that multiply, None: as the graph says. profiles: batches (min, opt, max) of
+    the opened engine.
     """
 
     double: Double
     cuda: FakeCuda
-    precisions: tuple[str, ...] = ("float32", "float32")
+    precisions: tuple[str, ...] | None = None
     profiles: tuple[tuple[int, int, int], ...] = ((1, 1, 8),)
     log: tuple[str, ...] = ()
     error: str | None = None
@@ -52,10 +54,21 @@ class World:
     """By how much the engine's answers are wrong."""
     state: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def session(self) -> OnnxSession:
+        """What computes the engine's answers."""
+        if self.state.get("computes") != self.model:
+            assert self.model is not None
+            self.state |= {"computes": self.model, "session": OnnxRuntime().open_file(self.model, threads=1)}
+        session: OnnxSession = self.state["session"]
+        return session
+
     def layers(self) -> str:
         """The inspector's JSON for an engine with these precisions."""
-        names = ("stem", "head", *(f"more{index}" for index in range(len(self.precisions))))
-        multiplying = [layer(name, precision) for name, precision in zip(names, self.precisions, strict=False)]
+        assert self.model is not None
+        precisions = self.precisions or tuple(graph.precisions(graph.read(self.model)).elements())
+        names = ("stem", "head", *(f"more{index}" for index in range(len(precisions))))
+        multiplying = [layer(name, precision or "") for name, precision in zip(names, precisions, strict=False)]
         return json.dumps({"Layers": [layer("cast", "float32", kind="Reformat"), *multiplying], "Bindings": []})
 
 
@@ -160,21 +173,25 @@ def _answers(world: World) -> dict[str, Any]:
         return True
 
     def execute(_: Any, stream: int) -> bool:
-        shape, source, target = state["shape"], state["image"], state["logits"]
+        shape, source, target = state["shape"], state[world.session.input_name], state["logits"]
 
         def compute() -> None:
             count = int(np.prod(shape))
             images = np.frombuffer((ctypes.c_float * count).from_address(source), np.float32).reshape(shape)
-            assert world.model is not None
-            with OnnxRuntime().open_file(world.model, threads=1) as session:
-                answer = np.ascontiguousarray(session.run(images) * world.factor, dtype=np.float32)
+            answer = np.ascontiguousarray(world.session.run(images) * world.factor, dtype=np.float32)
             ctypes.memmove(target, answer.ctypes.data, answer.nbytes)
 
         world.cuda.submit(compute)
         return True
 
     def profile_shape(_: Any, name: str, index: int) -> list[tuple[int, ...]]:
-        return [(batch, 1, graphs.SIZE, graphs.SIZE) for batch in world.profiles[index]]
+        return [(batch, *sizes()) for batch in world.profiles[index]]
+
+    def sizes() -> tuple[int, ...]:
+        return tuple(size or 0 for size in world.session.input_shape[1:])
+
+    def output_shape(_: Any, name: str) -> tuple[int, int]:
+        return state["shape"][0], world.session.run(np.zeros((1, *sizes()), np.float32)).shape[1]
 
     return {
         "OnnxParser.parse_from_file": parse,
@@ -189,8 +206,8 @@ def _answers(world: World) -> dict[str, Any]:
         "ITimingCache.serialize": b"timings",
         "Runtime.deserialize_cuda_engine": deserialize,
         "ICudaEngine.num_io_tensors": 2,
-        "ICudaEngine.get_tensor_name": lambda _, index: ("image", "logits")[index],
-        "ICudaEngine.get_tensor_mode": lambda _, name: trt.TensorIOMode["INPUT" if name == "image" else "OUTPUT"],
+        "ICudaEngine.get_tensor_name": lambda _, index: (world.session.input_name, "logits")[index],
+        "ICudaEngine.get_tensor_mode": lambda _, name: trt.TensorIOMode["OUTPUT" if name == "logits" else "INPUT"],
         "ICudaEngine.get_tensor_dtype": lambda _, name: trt.DataType.FLOAT,
         "ICudaEngine.num_optimization_profiles": lambda _: len(world.profiles),
         "ICudaEngine.get_tensor_profile_shape": profile_shape,
@@ -199,6 +216,6 @@ def _answers(world: World) -> dict[str, Any]:
         "IExecutionContext.set_input_shape": set_shape,
         "IExecutionContext.set_optimization_profile_async": set_profile,
         "IExecutionContext.set_tensor_address": set_address,
-        "IExecutionContext.get_tensor_shape": lambda _, name: (state["shape"][0], graphs.CLASSES),
+        "IExecutionContext.get_tensor_shape": output_shape,
         "IExecutionContext.execute_async_v3": execute,
     }
