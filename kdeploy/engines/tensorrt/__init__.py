@@ -16,7 +16,7 @@ from kdeploy.engines._checks import match
 from kdeploy.engines.base import Availability, Engine, Manifest, Session
 from kdeploy.engines.tensorrt import trtexec, versions
 from kdeploy.engines.tensorrt.options import Options, parse
-from kdeploy.errors import Unavailable
+from kdeploy.errors import Unavailable, UserError
 
 __all__ = ["Options", "TensorRT", "highest_opset"]
 
@@ -71,7 +71,11 @@ class TensorRT(Engine):
 
         asked = parse(manifest.details.get("options"))
         session = open_plan(folder, manifest, asked, folder / "model.onnx" if asked.strip_weights else None)
-        match(session.input_name, str(session.input_dtype), manifest, folder / manifest.model)
+        try:
+            match(session.input_name, str(session.input_dtype), manifest, folder / manifest.model)
+        except UserError:
+            session.close()
+            raise
         return session
 
 

@@ -37,6 +37,8 @@ class TensorRTSession(Session):
         self._trt = trt
         self._cudart = cuda.runtime()
         cuda.device()  # a machine without a device is told in CUDA's words, not as a plan that can't be opened
+        self.built: dict[str, Any] = {}
+        """What was found when the plan was built: its multiplying layers by precision, its bytes on the disk."""
         self._profile = 0
         self._pairs: dict[str, cuda.Pair] = {}
         self._shape: Shape | None = None
@@ -62,7 +64,7 @@ class TensorRTSession(Session):
         return self._host_outputs[0].astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
-        """Version, device, profiles, bytes on the device, and whether a CUDA graph launches it."""
+        """Version, device, profiles, bytes on the device, whether it is a CUDA graph, and what its build found."""
         capability, name = cuda.device()
         return {
             "tensorrt": self._trt.__version__,
@@ -70,6 +72,7 @@ class TensorRTSession(Session):
             "profiles": [[list(shape) for shape in self._profile_shapes(index)] for index in self._profiles()],
             "device_memory_bytes": self.engine.device_memory_size_v2,
             "cuda_graph": self._options.cuda_graph,
+            **self.built,
         }
 
     def layers(self) -> str:
@@ -251,6 +254,7 @@ def open_plan(folder: Path, manifest: Manifest, options: Options, weights: Path 
         raise UserError(
             f"{error} It was built for another machine ({'; '.join(differs)}): build it here from the ONNX file."
         ) from None
+    session.built = {"operators": manifest.details["precision"]["multiplying"], "size_bytes": manifest.size_bytes}
     if differs:
         events.warn(
             f"{folder / manifest.model} was built for another machine ({'; '.join(differs)}); it may run slower than "

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -25,16 +27,28 @@ WHEELS = {
     "10.16.1": ("tensorrt-cu12-bindings", "10.16.1.11"),
     "11.4.0": ("tensorrt-cu13-bindings", "11.4.0.106"),
 }
+LAST_PYTHON = {"10.3.0": (3, 12), "10.16.1": (3, 13), "11.4.0": (3, 14)}
+"""Up to which Python there are wheels of each."""
 CUDA_WHEELS = {"12": ("cuda-bindings", "12.9.4"), "13": ("cuda-bindings", "13.0.3")}
 _STUBS = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
 
 
 def tensorrt_surface(version: str, cache: Path) -> dict[str, Any]:
     """What the extension module of this version offers (`dump.surface`), from the cache where it is there."""
-    folder = cache / f"tensorrt-{version}-{sys.implementation.cache_tag}-{_state(dump.__file__)}"
+    folder = cache / f"tensorrt-{version}-{sys.implementation.cache_tag}-{_state(dump.__file__, __file__)}"
     caches.keep(folder, lambda empty: _dump(version, empty))
-    surface: dict[str, Any] = json.loads((folder / "surface.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "surface.json").read_text())
+    assert found["version"].startswith(version)  # where our code reads it: `tensorrt.__version__`
+    surface: dict[str, Any] = found["surface"]
     return surface
+
+
+def why_none(version: str) -> str | None:
+    """Why there is no wheel for this interpreter, None where there is one."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return "the wheels are for Linux on x86-64"
+    last = LAST_PYTHON[version]
+    return None if sys.version_info[:2] <= last else f"TensorRT {version} has no wheel after Python {last[0]}.{last[1]}"
 
 
 def cuda_package(version: str, cache: Path) -> Path:
@@ -58,7 +72,9 @@ def _dump(version: str, folder: Path) -> None:
         [sys.executable, "-W", "error", dump.__file__, str(module)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    (folder / "surface.json").write_text(done.stdout)
+    found = re.search(r'^__version__ = "(.+)"', (module.parent / "__init__.py").read_text(), re.MULTILINE)
+    assert found is not None, "the package says no version"
+    (folder / "surface.json").write_text(json.dumps({"version": found[1], "surface": json.loads(done.stdout)}))
 
 
 def _unpack(name: str, number: str, folder: Path) -> None:
@@ -90,5 +106,5 @@ def _compile_stubs(module: Path, folder: Path, major: str) -> None:
         subprocess.run(command, check=True)
 
 
-def _state(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+def _state(*paths: str) -> str:
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.engines.tensorrt import surfaces, uses
+from tests.engines.tensorrt.fake_cuda import FakeCuda
 from tests.engines.tensorrt.uses import MODULE, Use
 
 WEAK_TYPING = {"BuilderFlag.FP16", "BuilderFlag.INT8"}
@@ -140,6 +142,9 @@ def test_cuda_python_has_all_that_is_used(major: str, downloads: Path) -> None:
     assert done.returncode == 0, done.stderr
     surface, status = json.loads(done.stdout)
     assert status != [0] or Path("/dev/nvidia0").exists()
+    for name, method in inspect.getmembers(FakeCuda, inspect.isfunction):
+        if name.startswith("cuda"):  # the imitation takes what the real one does
+            assert len(inspect.signature(method).parameters) - 1 == len(surface[name]), name
     found = uses.of_cuda()
     assert {use.member for use in found} >= {"cudaMallocHost", "cudaStreamBeginCapture", "cudaGraphLaunch"}
     wrong = []

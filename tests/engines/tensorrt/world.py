@@ -18,7 +18,7 @@ import pytest
 
 from kdeploy.engines.base import Manifest, Preprocessing
 from kdeploy.engines.onnxruntime import OnnxRuntime, OnnxSession
-from kdeploy.engines.tensorrt import graph
+from kdeploy.engines.tensorrt import TensorRT, graph
 from tests.engines.tensorrt import graphs
 from tests.engines.tensorrt.double import Double
 from tests.engines.tensorrt.fake_cuda import FakeCuda
@@ -118,6 +118,26 @@ def install(monkeypatch: pytest.MonkeyPatch, surface: dict[str, Any], version: s
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     return world
+
+
+def build(folder: Path, precision: str = "float32", **options: Any) -> Path:
+    """Build an engine of this precision."""
+    model = graphs.save(folder.parent / f"{precision}.onnx", precision)
+    TensorRT().build(model, folder, manifest(precision), options)
+    return folder
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 1, 8, 8)).astype(np.float32)
+
+
+def expected(folder: Path, given: np.ndarray) -> np.ndarray:
+    with OnnxRuntime().open_file(folder.parent / "float32.onnx", threads=1) as session:
+        return session.run(given)
+
+
+def flags(world: World) -> set[str]:
+    return {flag.name for (flag,) in world.double.called("IBuilderConfig.set_flag")}
 
 
 def _answers(world: World) -> dict[str, Any]:
