@@ -65,7 +65,9 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
         if network.role == "teacher":
             rows.append(BuildEngine("teacher", "onnxruntime"))
     built = [
-        BuildEngine(role, engine.engine, engine.precision) for role in deployed(recipe) for engine in recipe.engines
+        BuildEngine(role, engine.engine, engine.precision, engine.options, engine.variant)
+        for role in deployed(recipe)
+        for engine in recipe.engines
     ]
     return [*rows, *built, *peers]
 

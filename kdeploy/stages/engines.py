@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ class BuildEngine:
     role: str
     engine: str
     precision: str = "float32"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def row(self) -> str:
-        """The row of the tables: teacher-pytorch, student-onnxruntime-int8, ..."""
-        return f"{self.role}-{self.engine}" + ("" if self.engine == PYTORCH else f"-{self.precision}")
+        """The row of the tables: teacher-pytorch, student-onnxruntime-int8, student-onnxruntime-float32-ort, ..."""
+        precision = "" if self.engine == PYTORCH else self.precision
+        return "-".join(filter(None, (self.role, self.engine, precision, self.variant)))
 
     @property
     def name(self) -> str:
@@ -35,7 +38,8 @@ class BuildEngine:
     def inputs(self, run: Run) -> Mapping[str, Any]:
         found = engines.find(self.engine).available()
         card = artifacts.sha256_file(self._card(run))
-        return {"engine": self.engine, "version": found.version, "source": self._hash(run), "card": card}
+        asked = {"options": dict(self.options)} if self.options else {}  # a run from before there were any goes on
+        return {"engine": self.engine, "version": found.version, "source": self._hash(run), "card": card, **asked}
 
     def run(self, run: Run) -> Sequence[Path]:
         engine = engines.find(self.engine)
@@ -48,7 +52,7 @@ class BuildEngine:
     def _source(self, run: Run) -> Path:
         if self.engine == PYTORCH:
             return run.folder / "networks" / self.role
-        return export.onnx_file(run.folder, self.role, self.precision)
+        return export.onnx_file(run.folder, self.role, _graph_precision(self.precision))
 
     def _hash(self, run: Run) -> str:
         source = self._source(run)
@@ -61,9 +65,10 @@ class BuildEngine:
         """What is known before the build."""
         card = artifacts.read_json(self._card(run))
         in_graph = self.engine == PYTORCH or run.recipe.export.preprocess == "in-graph"
-        scheme = None
+        scheme, opset = None, None if self.engine == PYTORCH else run.recipe.export.opset
         if self.precision == "int8":
-            scheme = artifacts.read_json(self._source(run).with_suffix(".json"))["scheme"]
+            quantised = artifacts.read_json(self._source(run).with_suffix(".json"))
+            scheme, opset = quantised["scheme"], quantised["opset"]
         return Manifest(
             engine=self.engine,
             precision=self.precision,
@@ -78,6 +83,16 @@ class BuildEngine:
             parameters=card["parameters"],
             macs=card["macs"],
             source=self._hash(run),
-            opset=None if self.engine == PYTORCH else run.recipe.export.opset,
+            opset=opset,
             scheme=scheme,
+            options=dict(self.options),
+            variant=self.variant,
         )
+
+
+def _graph_precision(precision: str) -> str:
+    """The precision of the ONNX file that an engine of this precision is made from.
+
+    ONNX's quantisers write no bfloat16 graph that engines on a CPU take: there it is computed from float32.
+    """
+    return "float32" if precision == "bfloat16" else precision

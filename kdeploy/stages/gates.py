@@ -11,6 +11,7 @@ from kdeploy.bench.artifacts import role_of
 from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
+from kdeploy.stages.engines import PYTORCH
 
 FILE = "gates.json"
 _EXPORTED = "-onnxruntime-float32"
@@ -46,11 +47,21 @@ def read(folder: Path) -> list[Gate]:
 
 
 def failed_rows(folder: Path) -> set[str]:
-    """The rows that a failed gate speaks of; with a network's float32 file, all engines that were made from it."""
+    """The rows that a failed gate speaks of, and all engines made from the same ONNX file.
+
+    With a network's float32 file those are all that there are of it, for its others were made from that one.
+    """
     failed = {gate.row for gate in read(folder) if not gate.passed}
     wrong = {row.removesuffix(_EXPORTED) for row in failed if row.endswith(_EXPORTED)}
-    built = [path.name for path in (folder / "engines").glob("*") if not path.name.endswith("-pytorch")]
-    return failed.union(row for row in built if role_of(row) in wrong)
+    built = [path.name for path in (folder / "engines").glob("*") if f"-{PYTORCH}" not in path.name]
+    return failed.union(row for row in built if role_of(row) in wrong or _by_file(row) in failed)
+
+
+def _by_file(row: str) -> str:
+    """The row under which gates speak of the ONNX file that an engine was made from."""
+    role = role_of(row)
+    precision = row.removeprefix(f"{role}-").split("-")[1]
+    return f"{role}-onnxruntime-{precision}"
 
 
 def _parity(records: Sequence[Path]) -> list[Gate]:

@@ -15,6 +15,7 @@ _BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt
     [
         "kdeploy.engines",
         "kdeploy.engines.onnxruntime",
+        "kdeploy.engines.openvino",
         "kdeploy.engines.pytorch",
         "kdeploy.engines.tensorrt",
         "kdeploy.bench.statistics",

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdeploy import artifacts, pipeline
+from kdeploy import artifacts, engines, pipeline
 from kdeploy.errors import GateFailed
 from kdeploy.recipe.schema import BundleSpec, DataSpec
 from kdeploy.stages import bundle, gates
 from kdeploy.stages.data import _state
 from kdeploy.stages.engines import BuildEngine
 from kdeploy.stages.export import model_inputs, parity_images, preprocessing_of
+from tests.engines import models as engine_models
 from tests.training import tiny
 
 
@@ -43,9 +44,10 @@ class TestGates:
         assert gates.read(folder) == []
         assert gates.failed_rows(folder) == set()
 
-    def test_a_failed_int8_speaks_for_itself(self, folder: Path) -> None:
+    def test_a_failed_int8_speaks_for_all_engines_made_from_it(self, folder: Path) -> None:
+        (folder / "engines" / "student-x-int8-ort").mkdir()
         write_gates(folder, "student-onnxruntime-int8")
-        assert gates.failed_rows(folder) == {"student-onnxruntime-int8"}
+        assert gates.failed_rows(folder) == {"student-onnxruntime-int8", "student-x-int8", "student-x-int8-ort"}
 
     def test_a_wrong_export_takes_all_along_that_was_made_from_it(self, folder: Path) -> None:
         write_gates(folder, "student-onnxruntime-float32")
@@ -94,6 +96,55 @@ class TestGates:
         assert gate.passed == passed
         assert gate.bound == "int8 names float32's class on at least 99 %"
         assert gate.value == f"{share:.2%} of 500 noise images"
+
+
+class TestBuildEngine:
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Any:
+        card = {
+            "image": {"height": engine_models.SIZE, "width": engine_models.SIZE, "channels": 1},
+            "mean": [0.0],
+            "std": [1.0],
+            "classes": list(engine_models.CLASSES),
+            "parameters": 192,
+            "macs": 192,
+        }
+        (tmp_path / "export").mkdir()
+        engine_models.save_classifier(tmp_path / "export" / "student.float32.onnx", name="images")
+        engine_models.save_quantised(tmp_path / "export" / "student.int8.onnx", name="images")
+        artifacts.write_json(tmp_path / "export" / "student.int8.json", {"scheme": "x86-vnni", "opset": 18})
+        artifacts.write_json(tmp_path / "networks" / "student" / "student.json", card)
+        return a_run(tmp_path)
+
+    @pytest.mark.parametrize("precision", ["float32", "int8"])
+    @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+    def test_each_engine_is_built_from_the_file_of_its_precision(self, run: Any, engine: str, precision: str) -> None:
+        pytest.importorskip(engine)
+        stage = BuildEngine("student", engine, precision)
+        assert stage.row == f"student-{engine}-{precision}"
+        files = stage.run(run)
+        assert run.folder / "engines" / stage.row / "manifest.json" in files
+        manifest = engines.read_manifest(run.folder / "engines" / stage.row)
+        assert (manifest.engine, manifest.precision, manifest.opset) == (engine, precision, 18)
+        assert manifest.source == artifacts.sha256_file(run.folder / "export" / f"student.{precision}.onnx")
+        assert manifest.scheme == ("x86-vnni" if precision == "int8" else None)
+
+    def test_bfloat16_is_made_from_the_float32_file(self, run: Any) -> None:
+        stage = BuildEngine("student", "openvino", "bfloat16")
+        assert stage._source(run) == run.folder / "export" / "student.float32.onnx"
+
+    def test_torch_compiled_has_a_row_beside_the_baseline(self) -> None:
+        compiled = BuildEngine("student", "pytorch", options={"compile": True}, variant="compiled")
+        assert compiled.row == "student-pytorch-compiled"
+
+    def test_options_and_variant_are_part_of_it(self, run: Any) -> None:
+        plain, other = (
+            BuildEngine("student", "onnxruntime"),
+            BuildEngine("student", "onnxruntime", options={"a": 1}, variant="one"),
+        )
+        assert other.row == "student-onnxruntime-float32-one"
+        assert "options" not in plain.inputs(run)
+        assert other.inputs(run) == {**plain.inputs(run), "options": {"a": 1}}
 
 
 class TestBundle:

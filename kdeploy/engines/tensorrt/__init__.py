@@ -7,9 +7,8 @@ asked for says so in a log line at most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from kdeploy import events
 from kdeploy.engines._checks import match
@@ -27,6 +26,9 @@ class TensorRT(Engine):
     """TensorRT 10.3 and later through its Python API; 8.5 and later through `trtexec`, where only that is there."""
 
     name: ClassVar[str] = "tensorrt"
+    # Of 10.0 to 10.14, JetPack 6 among them; `highest_opset` tells it for one version: 17 for TensorRT 8.
+    highest_opset: ClassVar[int | None] = 20
+    options: ClassVar[type[Options]] = Options
 
     def available(self) -> Availability:
         """Whether TensorRT can build here: its Python API with cuda-python, else `trtexec`. Never raises."""
@@ -40,9 +42,7 @@ class TensorRT(Engine):
             return Availability(ok=True, version=f"{versions.show(tool.version)} (trtexec)")
         return Availability(ok=False, reason=f"{why}, and there is no trtexec", install=_install())
 
-    def build(
-        self, model: Path, folder: Path, manifest: Manifest, options: Mapping[str, Any] | None = None
-    ) -> Manifest:
+    def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:
         """Compile the ONNX file `model` for this GPU into `folder`, and prove it.
 
         The folder holds the plan as TensorRT wrote it (`model.plan`), what the engine inspector says of it
@@ -56,7 +56,7 @@ class TensorRT(Engine):
         """
         from kdeploy.engines.tensorrt import building
 
-        asked = parse(options)
+        asked = parse(manifest.options)
         tool = _tool(asked)
         return building.build(model, folder, manifest, asked, tool, _version(tool))
 
@@ -69,7 +69,7 @@ class TensorRT(Engine):
             raise Unavailable(f"{folder}: opening a plan takes TensorRT's Python API: {why}. Type: {_install()}")
         from kdeploy.engines.tensorrt.session import open_plan
 
-        asked = parse(manifest.details.get("options"))
+        asked = parse(manifest.options)
         session = open_plan(folder, manifest, asked, folder / "model.onnx" if asked.strip_weights else None)
         try:
             match(session.input_name, str(session.input_dtype), manifest, folder / manifest.model)

@@ -40,6 +40,11 @@ class Layer:
     kind: str
     precision: str | None
 
+    @property
+    def operator(self) -> str:
+        """Conv or MatMul: TensorRT has dozens of names for either."""
+        return "Conv" if "conv" in self.kind.lower() else "MatMul"
+
 
 def parse(text: str) -> tuple[Layer, ...]:
     """The layers in the inspector's JSON. Raises GateFailed for an engine without detailed layer information."""
@@ -64,16 +69,24 @@ def counts(layers: tuple[Layer, ...]) -> Counter[str]:
     return Counter(layer.precision for layer in layers if layer.precision is not None)
 
 
+def operators(layers: tuple[Layer, ...]) -> dict[str, dict[str, int]]:
+    """The layers that multiply, by precision and by what they do."""
+    found: dict[str, Counter[str]] = {}
+    for layer in layers:
+        if layer.precision is not None:
+            found.setdefault(layer.precision, Counter())[layer.operator] += 1
+    return {precision: dict(counter) for precision, counter in found.items()}
+
+
 def require_precision(
     layers: tuple[Layer, ...],
     asked: Precision,
     expected: Mapping[Precision | None, int],
     *,
     share: float,
-    tf32: bool,
     path: Path,
-) -> dict[str, Any]:
-    """Compare the layers with what the graph says; returns the figures for the manifest.
+) -> None:
+    """Compare the layers with what the graph says.
 
     expected: the graph's convolutions and matrix multiplications by precision (`graph.precisions`). Fusing makes
     them fewer, never more, so a precision with more layers than the graph gave it holds layers that belong to
@@ -82,8 +95,6 @@ def require_precision(
     Raises GateFailed where fewer are, naming the first of them, and where no layer at all shows the precision.
     """
     found = counts(layers)
-    if tf32:
-        found["float32"] += found.pop(_TF32, 0)
     total = sum(found.values())
     surplus = {name: max(0, count - expected.get(name, 0)) for name, count in found.items() if name != asked}  # type: ignore[call-overload]
     # Where no weight tells the graph's precision, either is right.
@@ -98,11 +109,6 @@ def require_precision(
             f"{others}{shown}; the graph gives {expected.get(asked, 0)} of its {sum(expected.values())} "
             f"multiplying operators {asked}. precision_share is {share:g} and {right:.2f} are right."
         )
-    return {"layers": len(layers), "multiplying": dict(found), "graph": _named(expected), "right": right}
-
-
-def _named(expected: Mapping[Precision | None, int]) -> dict[str, int]:
-    return {name or "open": count for name, count in expected.items()}
 
 
 def _precision(layer: Mapping[str, Any]) -> str | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdeploy.errors import UserError, nearest
+from kdeploy.engines import _options
 
 
 class Profile(BaseModel):
@@ -26,21 +26,17 @@ class Profile(BaseModel):
         return self
 
 
-class Options(BaseModel):
+class Options(_options.Options):
     """Options of an engine `tensorrt`, as a recipe writes them. What is None is left to TensorRT."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     builder: Literal["auto", "python", "trtexec"] = "auto"
     """auto: the Python API where it is installed, else `trtexec`."""
-    profiles: tuple[Profile, ...] | None = Field(default=None, min_length=1)
+    profiles: list[Profile] | None = Field(default=None, min_length=1)
     """For a graph with an open batch. None: tuned for one image, and up to as many as accuracy is measured with."""
     builder_optimization_level: int | None = Field(default=None, ge=0, le=5)
     workspace_mib: int | None = Field(default=None, ge=1)
     timing_cache: bool = True
     """Keep what the builder has timed, for the next build on the same GPU with the same version."""
-    tf32: bool = False
-    """Let float32 layers multiply in TensorFloat-32, with its ten bits of mantissa. Off: float32 means float32."""
     version_compatible: bool = False
     """The plan can be opened by later versions of the same major version."""
     exclude_lean_runtime: bool = False
@@ -70,20 +66,11 @@ def profiles_for(options: Options, height: int, width: int) -> tuple[Profile, ..
 
     Activations grow with the largest batch, and a small device has little memory.
     """
-    return options.profiles or (Profile(max=max(1, min(250, 250 * 32 * 32 // (height * width)))),)
+    if options.profiles is not None:
+        return tuple(options.profiles)
+    return (Profile(max=max(1, min(250, 250 * 32 * 32 // (height * width)))),)
 
 
-def parse(options: Mapping[str, Any] | None) -> Options:
+def parse(given: Mapping[str, Any]) -> Options:
     """Options from a recipe's mapping. Raises UserError that names the option and what it takes."""
-    try:
-        return Options.model_validate(dict(options or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = Profile.model_fields if place.startswith("profiles.") else Options.model_fields
-            raise UserError(
-                f"The engine tensorrt has no option {place!r}.{nearest(place.rpartition('.')[2], known)}"
-            ) from None
-        why = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"The engine tensorrt's option{f' {place}' if place else 's'}: {why}.") from None
+    return _options.parse(Options, given, "tensorrt")

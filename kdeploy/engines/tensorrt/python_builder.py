@@ -83,8 +83,7 @@ def _configure(trt: Any, config: Any, options: Options, version: versions.Versio
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.builder_optimization_level is not None:
         config.builder_optimization_level = options.builder_optimization_level
-    if not options.tf32:
-        config.clear_flag(trt.BuilderFlag.TF32)
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32, not TensorFloat-32 with its ten bits
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.exclude_lean_runtime:

@@ -254,7 +254,7 @@ def open_plan(folder: Path, manifest: Manifest, options: Options, weights: Path 
         raise UserError(
             f"{error} It was built for another machine ({'; '.join(differs)}): build it here from the ONNX file."
         ) from None
-    session.built = {"operators": manifest.details["precision"]["multiplying"], "size_bytes": manifest.size_bytes}
+    session.built = {"operators": manifest.details["operators"], "size_bytes": manifest.size_bytes}
     if differs:
         events.warn(
             f"{folder / manifest.model} was built for another machine ({'; '.join(differs)}); it may run slower than "

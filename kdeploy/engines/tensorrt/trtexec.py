@@ -98,13 +98,11 @@ def build_arguments(
 
     Raises UserError where this version has no option for something that was asked for.
     """
-    arguments = [f"--onnx={model}", f"--saveEngine={plan}", "--profilingVerbosity=detailed"]
+    arguments = [f"--onnx={model}", f"--saveEngine={plan}", "--profilingVerbosity=detailed", "--noTF32"]
     arguments.append("--buildOnly" if version < (8, 6) else "--skipInference")
     arguments += _precision_flags(precision, options, version)
     if None in graph.input.sizes:
         arguments += _profile_flags(graph, profiles, version)
-    if not options.tf32:
-        arguments.append("--noTF32")
     if timings is not None:
         arguments.append(f"--timingCacheFile={timings}")
     arguments += _wanted(options, version)

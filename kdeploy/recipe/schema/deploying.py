@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -30,16 +30,25 @@ class EngineSpec(Spec):
     """One engine to build from the student: a runtime and a precision."""
 
     engine: str = "onnxruntime"
-    precision: Literal["float32", "int8"] = "float32"
+    precision: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32", description="bfloat16: the float32 graph, computed in bfloat16 by an engine that can."
+    )
     scheme: Literal["auto", "x86-vnni", "x86-avx2", "arm64"] = Field(
         "auto", description="int8 only: how the target quantises best; auto: from this machine's instruction set."
     )
     calibration: CalibrationSpec = Field(default_factory=lambda: CalibrationSpec())
+    options: dict[str, Any] = Field(default_factory=dict, description="What else is asked of the runtime.")
+    variant: str = Field(
+        "",
+        pattern=r"^([a-z0-9]+)?$",
+        description="A word that tells engines of one runtime and precision with different options apart.",
+    )
 
     @property
     def name(self) -> str:
         """The name of the engine's row and folder."""
-        return f"{self.engine}-{self.precision}"
+        precision = "" if self.engine == "pytorch" else self.precision
+        return "-".join(filter(None, (self.engine, precision, self.variant)))
 
 
 class BenchSpec(Spec):

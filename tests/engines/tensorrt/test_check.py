@@ -46,8 +46,8 @@ def test_every_check_passes_where_tensorrt_does_as_it_should(
     rows = {row["name"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
     assert {name: row["why"] for name, row in rows.items() if row["outcome"] == "failed"} == {}
     assert {name for name, row in rows.items() if row["outcome"] == "not here"} == ONLY_ON_A_MACHINE
-    assert len(rows) == 17
-    assert rows["python float16"]["figures"]["precision"]["multiplying"] == {"float16": 5}
+    assert len(rows) == 16
+    assert rows["python float16"]["figures"]["operators"] == {"float16": {"Conv": 5}}
     assert rows["python int8"]["figures"]["latency_ms"]["count"] == 20
     assert status == 0
     assert world.cuda.is_clean

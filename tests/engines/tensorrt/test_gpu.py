@@ -42,8 +42,8 @@ def test_each_precision_is_built_proved_and_run(builder: str, precision: str, to
     if builder == "trtexec" and trtexec.find() is None:
         pytest.skip("there is no trtexec here")
     model = graphs.save(tmp_path / "model.onnx", precision)
-    built = TensorRT().build(model, tmp_path / "engine", manifest(precision), {"builder": builder})
-    assert built.details["precision"]["multiplying"][precision] >= 1
+    built = TensorRT().build(model, tmp_path / "engine", manifest(precision, options={"builder": builder}))
+    assert built.details["operators"][precision]
     check(tmp_path / "engine", model, tolerance)
 
 
@@ -61,5 +61,5 @@ def test_each_precision_is_built_proved_and_run(builder: str, precision: str, to
 )
 def test_each_option_leaves_the_answers(options: dict[str, Any], tmp_path: Path) -> None:
     model = graphs.save(tmp_path / "model.onnx")
-    TensorRT().build(model, tmp_path / "engine", manifest(), options)
+    TensorRT().build(model, tmp_path / "engine", manifest(options=options))
     check(tmp_path / "engine", model, 1e-4)

@@ -53,39 +53,33 @@ def test_constants_count_as_inputs() -> None:
     assert parse(described)[0].precision == "float16"
 
 
-def test_tensor_float_is_no_float32_unless_asked_for() -> None:
+def test_tensor_float_is_no_float32() -> None:
     found = parse(layer("a", "float32") | {"TacticName": "sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32"})
     expected = Counter({"float32": 1})
     with pytest.raises(GateFailed, match="0 layers in float32 and 1 in tf32"):
-        layers.require_precision(found, "float32", expected, share=1, tf32=False, path=PLAN)
-    figures = layers.require_precision(found, "float32", expected, share=1, tf32=True, path=PLAN)
-    assert figures["multiplying"] == {"float32": 1}
+        layers.require_precision(found, "float32", expected, share=1, path=PLAN)
 
 
 def test_a_mixed_graph_may_have_what_it_says() -> None:
     found = parse(layer("stem", "float32"), *[layer(f"l{index}", "int8") for index in range(3)])
-    figures = layers.require_precision(
-        found, "int8", Counter({"float32": 1, "int8": 4}), share=1, tf32=False, path=PLAN
-    )
-    assert figures == {
-        "layers": 4, "multiplying": {"float32": 1, "int8": 3}, "graph": {"float32": 1, "int8": 4}, "right": 1.0,
-    }  # fmt: skip
+    layers.require_precision(found, "int8", Counter({"float32": 1, "int8": 4}), share=1, path=PLAN)
+    assert layers.operators(found) == {"float32": {"Conv": 1}, "int8": {"Conv": 3}}
     with pytest.raises(
         GateFailed, match=r"3 layers in int8 and 1 in float32 \(such as stem\); the graph gives 4 of its 4"
     ):
-        layers.require_precision(found, "int8", Counter({"int8": 4}), share=1, tf32=False, path=PLAN)
-    layers.require_precision(found, "int8", Counter({"int8": 4}), share=0.75, tf32=False, path=PLAN)
+        layers.require_precision(found, "int8", Counter({"int8": 4}), share=1, path=PLAN)
+    layers.require_precision(found, "int8", Counter({"int8": 4}), share=0.75, path=PLAN)
 
 
 def test_products_of_activations_may_be_in_any_precision() -> None:
     found = parse(layer("a", "int8"), layer("attention", "float32"))
-    layers.require_precision(found, "int8", Counter({"int8": 1, None: 1}), share=1, tf32=False, path=PLAN)
+    layers.require_precision(found, "int8", Counter({"int8": 1, None: 1}), share=1, path=PLAN)
 
 
 def test_an_engine_without_visible_products_is_not_proved() -> None:
     with pytest.raises(GateFailed, match="0 layers in int8 and none in another"):
         layers.require_precision(
-            parse(layer("a", "int8", kind="Reformat")), "int8", Counter({"int8": 1}), share=1, tf32=False, path=PLAN
+            parse(layer("a", "int8", kind="Reformat")), "int8", Counter({"int8": 1}), share=1, path=PLAN
         )
 
 

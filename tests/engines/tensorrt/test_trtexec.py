@@ -9,7 +9,7 @@ import pytest
 
 from kdeploy import engines
 from kdeploy.engines.tensorrt import TensorRT, graph, highest_opset, latency, trtexec, versions
-from kdeploy.engines.tensorrt.options import Options, parse, profiles_for
+from kdeploy.engines.tensorrt.options import parse, profiles_for
 from kdeploy.errors import GateFailed, Unavailable, UserError
 from tests.engines.tensorrt import fake_trtexec, graphs
 from tests.engines.tensorrt.world import manifest
@@ -56,7 +56,6 @@ def test_options_reach_the_command(tmp_path: Path) -> None:
     asked = {
         "workspace_mib": 64,
         "builder_optimization_level": 5,
-        "tf32": True,
         "refit": True,
         "strip_weights": True,
         "version_compatible": True,
@@ -73,7 +72,6 @@ def test_options_reach_the_command(tmp_path: Path) -> None:
         "--excludeLeanRuntime",
         "--hardwareCompatibilityLevel=sameComputeCapability",
     }
-    assert "--noTF32" not in arguments
 
 
 def test_profiles_become_shapes(tmp_path: Path) -> None:
@@ -170,7 +168,7 @@ def test_trtexec_alone_builds_and_proves(version: str, only_trtexec: Path, tmp_p
     assert details["machine"] | {"driver": None} == {
         "tensorrt": version, "compute_capability": "8.7", "gpu": "Orin", "driver": None,
     }  # fmt: skip
-    assert details["precision"]["multiplying"] == {"float32": 2}
+    assert details["operators"] == {"float32": {"Conv": 1, "MatMul": 1}}
     assert details["check"]["max_relative_difference"] < 1e-6
     assert (tmp_path / "engine" / "model.plan").read_text() == "a plan"
     built, opened = fake_trtexec.calls(only_trtexec)
@@ -223,10 +221,10 @@ def test_availability_names_what_is_there(only_trtexec: Path) -> None:
 def test_a_builder_that_is_not_there_is_named(only_trtexec: Path, tmp_path: Path) -> None:
     model = graphs.save(tmp_path / "model.onnx")
     with pytest.raises(Unavailable, match="There is no trtexec here"):
-        TensorRT().build(model, tmp_path / "engine", manifest(), {"builder": "trtexec"})
+        TensorRT().build(model, tmp_path / "engine", manifest(options={"builder": "trtexec"}))
     fake_trtexec.install(only_trtexec, "10.3.0")
     with pytest.raises(Unavailable, match="TensorRT can't build here: Python can't import tensorrt"):
-        TensorRT().build(model, tmp_path / "engine", manifest(), {"builder": "python"})
+        TensorRT().build(model, tmp_path / "engine", manifest(options={"builder": "python"}))
 
 
 def test_latency_spells_out_what_the_versions_do_by_themselves() -> None:
@@ -257,7 +255,3 @@ def test_latency_records_version_and_settings(only_trtexec: Path, tmp_path: Path
         UserError, match=r"11\.4\.0 \(batch 2, copies\) and trtexec 10\.3\.0 \(batch 2, cuda graph, spin"
     ):
         latency.require_comparable(measured, other)
-
-
-def test_default_options_are_the_same_for_both_builders() -> None:
-    assert Options() == parse({}) == parse(None)

@@ -123,7 +123,7 @@ def install(monkeypatch: pytest.MonkeyPatch, surface: dict[str, Any], version: s
 def build(folder: Path, precision: str = "float32", **options: Any) -> Path:
     """Build an engine of this precision."""
     model = graphs.save(folder.parent / f"{precision}.onnx", precision)
-    TensorRT().build(model, folder, manifest(precision), options)
+    TensorRT().build(model, folder, manifest(precision, options=options))
     return folder
 
 
