@@ -86,6 +86,6 @@ def calls(folder: Path) -> list[list[str]]:
 def answer(model: Path) -> list[dict[str, object]]:
     """What `trtexec --exportOutput` writes."""
     with OnnxRuntime().open_file(model, threads=1) as session:
-        outputs = session.run(seeded_images(manifest()))
+        outputs = session.run(seeded_images(manifest(), None))
     shape = "x".join(str(size) for size in outputs.shape)
     return [{"name": "logits", "dimensions": shape, "values": outputs.ravel().tolist()}]
