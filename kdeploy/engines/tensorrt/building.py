@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,27 @@ _CHECK_BATCH = 4
 
 
 @dataclass(frozen=True)
+class Job:
+    """One build. images: what the plan and the reference are both asked, after it."""
+
+    model: Path
+    folder: Path
+    graph: graph.Graph
+    manifest: Manifest
+    options: Options
+    profiles: tuple[Profile, ...]
+    images: NDArray[Any]
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / PLAN
+
+
+@dataclass(frozen=True)
 class Built:
     """What a builder leaves besides the plan.
 
-    log: what TensorRT said. layers: the inspector's JSON. answers: what the plan gives for the check's images.
+    log: what TensorRT said. layers: the inspector's JSON. answers: what the plan gives for the job's images.
     """
 
     version: str
@@ -51,28 +67,24 @@ def build(
     version: versions.Version,
 ) -> Manifest:
     """Build `model` into `folder` with the Python API, or with `tool`; see `TensorRT.build`."""
-    parsed = graph.read(model)
-    wanted = graph.precisions(parsed)
-    _refuse(model, parsed, wanted, manifest.precision, options, version)
-    artifacts.remove_temporaries(folder) if folder.is_dir() else folder.mkdir(parents=True)
-    (folder / PLAN).unlink(missing_ok=True)
-    if options.strip_weights:
-        copy_in(model, folder, WEIGHTS)
-    profiles = profiles_for(options, manifest.preprocessing.height, manifest.preprocessing.width)
-    images = seeded_images(manifest, _batch(parsed, profiles))
+    job = _job(model, folder, manifest, options)
+    wanted = graph.precisions(job.graph)
+    _refuse(job, wanted, version)
     with closing(OnnxRuntime().open_reference(model)) as reference:
         match(reference.input_name, str(reference.input_dtype), manifest, model)
-        expected = reference.run(images)
-    make = _with_python if tool is None else _with_trtexec(tool)
-    built = make(model, folder, parsed, manifest, options, profiles, images)
+        expected = reference.run(job.images)
+    _empty(folder)
+    if options.strip_weights:
+        copy_in(model, folder, WEIGHTS)
+    built = _with_python(job) if tool is None else _with_trtexec(job, tool)
     artifacts.write_text(folder / LAYERS, built.layers)
     placed = dla.coverage(built.log) if options.dla_core is not None else None
-    listed = _proved(folder / PLAN, built, wanted, manifest.precision, options, placed)
+    listed = _proved(job, built, wanted, placed)
     details = {
         "tensorrt": built.version,
         "builder": "python" if tool is None else "trtexec",
         "machine": built.machine,
-        "profiles": [profile.model_dump() for profile in profiles] if None in parsed.input.sizes else None,
+        "profiles": [profile.model_dump() for profile in job.profiles] if None in job.graph.input.sizes else None,
         "layers": len(listed),
         "operators": layers.operators(listed),
         "dla": placed,
@@ -83,117 +95,103 @@ def build(
     return complete(folder, manifest, engine="tensorrt", files=files, details=details)
 
 
-def _refuse(
-    model: Path,
-    parsed: graph.Graph,
-    expected: Counter[Precision | None],
-    precision: Precision,
-    options: Options,
-    version: versions.Version,
-) -> None:
+def _job(model: Path, folder: Path, manifest: Manifest, options: Options) -> Job:
+    parsed = graph.read(model)
+    profiles = profiles_for(options, manifest.preprocessing.height, manifest.preprocessing.width)
+    fixed = parsed.input.sizes[0] if parsed.input.sizes else None
+    batch = fixed if fixed is not None else min(max(profiles[0].min, _CHECK_BATCH), profiles[0].max)
+    return Job(model, folder, parsed, manifest, options, profiles, seeded_images(manifest, batch))
+
+
+def _refuse(job: Job, wanted: Counter[Precision | None], version: versions.Version) -> None:
     """What would fail after minutes of building, or worse, not fail."""
+    model, taken, precision = job.model, job.graph.input, job.manifest.precision
     name = versions.show(version)
-    if parsed.opset > (highest := versions.highest_opset(version)):
+    if job.graph.opset > (highest := versions.highest_opset(version)):
         raise UserError(
-            f"{model} is of opset {parsed.opset}, and TensorRT {name} reads up to {highest}. Export it with that opset."
+            f"{model} is of opset {job.graph.opset}, and TensorRT {name} reads up to {highest}. Export it with that "
+            "opset."
         )
-    if None in parsed.input.sizes[1:]:
-        shown = ", ".join("?" if size is None else str(size) for size in parsed.input.sizes)
+    if None in taken.sizes[1:]:
+        shown = ", ".join("?" if size is None else str(size) for size in taken.sizes)
         raise UserError(
-            f"{model} leaves sizes of its input {parsed.input.name!r} open: [{shown}]. Only the batch may be; "
+            f"{model} leaves sizes of its input {taken.name!r} open: [{shown}]. Only the batch may be; "
             "export it with a fixed height and width."
         )
-    graph.refuse_uint8_before_cast(parsed, model)
-    if not expected[precision]:
-        held = ", ".join(f"{count} in {kind}" for kind, count in expected.items() if kind is not None) or "none"
+    graph.refuse_uint8_before_cast(job.graph, model)
+    if not wanted[precision]:
+        held = ", ".join(f"{count} in {kind}" for kind, count in wanted.items() if kind is not None) or "none"
         raise UserError(
             f"{model}: {precision} is asked for, but of the graph's convolutions and matrix multiplications none is "
             f"{precision} ({held}). In TensorRT the graph's own types are the precision: convert the graph first."
         )
-    if options.dla_core is not None:
+    if job.options.dla_core is not None:
         if not versions.has_dla(version):
             raise Unavailable(f"TensorRT {name} builds for no DLA; versions up to 10.7 do, and 11.4.1 and later.")
         if precision not in ("float16", "int8"):
             raise UserError(f"A DLA computes in float16 and int8, not in {precision}; leave out dla_core.")
 
 
-Make = Callable[..., Built]
+def _empty(folder: Path) -> None:
+    """Nothing of an earlier build stays, whole or half."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.remove_temporaries(folder)
+    for name in (PLAN, LAYERS, WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
 
 
-def _with_python(
-    model: Path,
-    folder: Path,
-    parsed: graph.Graph,
-    manifest: Manifest,
-    options: Options,
-    profiles: tuple[Profile, ...],
-    images: NDArray[Any],
-) -> Built:
+def _with_python(job: Job) -> Built:
     import tensorrt
 
     facts = machine.facts(tensorrt.__version__)
     gpu = f"{facts['gpu']}-sm{facts['compute_capability']}"
-    log = python_builder.build(model, folder / PLAN, parsed, manifest.precision, options, profiles, gpu)
-    weights = folder / WEIGHTS if options.strip_weights else None
-    with closing(TensorRTSession(folder / PLAN, options, weights)) as session:
+    log = python_builder.build(job.model, job.plan, job.graph, job.manifest.precision, job.options, job.profiles, gpu)
+    weights = job.folder / WEIGHTS if job.options.strip_weights else None
+    with closing(TensorRTSession(job.plan, job.options, weights)) as session:
         listed = session.layers()
-        answers = session.run(images)
+        answers = session.run(job.images)
         memory = session.engine.device_memory_size_v2
     return Built(tensorrt.__version__, facts, log, listed, answers, memory)
 
 
-def _with_trtexec(tool: trtexec.Trtexec) -> Make:
-    def make(
-        model: Path,
-        folder: Path,
-        parsed: graph.Graph,
-        manifest: Manifest,
-        options: Options,
-        profiles: tuple[Profile, ...],
-        images: NDArray[Any],
-    ) -> Built:
-        version = versions.show(tool.version)
-        timings = timing_cache.file(version, "trtexec") if options.timing_cache else None
-        with events.task(f"trtexec {version} builds {PLAN}"), artifacts.atomic_path(folder / PLAN) as plan:
-            arguments = trtexec.build_arguments(
-                model, plan, parsed, manifest.precision, options, profiles, tool.version, timings
-            )
-            log = trtexec.run(tool, arguments, what=f"build {model}")
-        facts = trtexec.device(log, version)
-        with tempfile.TemporaryDirectory() as scratch:
-            answers, listed = trtexec.read_back(tool, model, folder / PLAN, parsed, images, Path(scratch), options)
-        return Built(version, facts, log.splitlines(), listed, answers, None)
-
-    return make
-
-
-def _batch(parsed: graph.Graph, profiles: tuple[Profile, ...]) -> int:
-    """How many images the check takes: the graph's own batch, or four, as far as the first profile allows."""
-    fixed = parsed.input.sizes[0]
-    return fixed if fixed is not None else min(max(profiles[0].min, _CHECK_BATCH), profiles[0].max)
+def _with_trtexec(job: Job, tool: trtexec.Trtexec) -> Built:
+    version = versions.show(tool.version)
+    timings = timing_cache.file(version, "trtexec") if job.options.timing_cache else None
+    with events.task(f"trtexec {version} builds {PLAN}"), artifacts.atomic_path(job.plan) as plan:
+        arguments = trtexec.build_arguments(
+            job.model, plan, job.graph, job.manifest.precision, job.options, job.profiles, tool.version, timings
+        )
+        log = trtexec.run(tool, arguments, what=f"build {job.model}")
+    facts = trtexec.device(log, version)
+    with tempfile.TemporaryDirectory() as scratch:
+        answers, listed = trtexec.read_back(
+            tool, job.model, job.plan, job.graph, job.images, Path(scratch), job.options
+        )
+    return Built(version, facts, log.splitlines(), listed, answers, None)
 
 
 def _proved(
-    plan: Path,
-    built: Built,
-    wanted: Counter[Precision | None],
-    precision: Precision,
-    options: Options,
-    placed: dict[str, Any] | None,
+    job: Job, built: Built, wanted: Counter[Precision | None], placed: dict[str, Any] | None
 ) -> tuple[layers.Layer, ...]:
     """The engine's layers, if they are in the precision asked for; a plan that fails is removed."""
     try:
         listed = layers.parse(built.layers)
-        if placed and placed["dla_parts"]:
-            events.say(
-                f"DLA: {len(placed['dla_parts'])} parts on the DLA, {len(placed['gpu_layers'])} layers on the GPU"
-            )
-            if not layers.counts(listed):  # what a DLA runs is in none of the inspector's layers
-                return listed
-        elif placed is not None:
-            events.warn(f"{plan}: a DLA was asked for, and TensorRT put no layer on it.")
-        layers.require_precision(listed, precision, wanted, share=options.precision_share, path=plan)
+        if placed is not None:
+            _report(job, placed)
+            if placed["dla_parts"] and not layers.counts(listed):
+                return listed  # what a DLA runs is in none of the inspector's layers
+        share = job.options.precision_share
+        layers.require_precision(listed, job.manifest.precision, wanted, share=share, path=job.plan)
     except Exception:
-        plan.unlink(missing_ok=True)
+        job.plan.unlink(missing_ok=True)
         raise
     return listed
+
+
+def _report(job: Job, placed: dict[str, Any]) -> None:
+    """Say what the DLA got of the network."""
+    parts, others = len(placed["dla_parts"]), len(placed["gpu_layers"])
+    if parts:
+        events.say(f"{job.plan}: {parts} parts run on the DLA, {others} layers on the GPU")
+    else:
+        events.warn(f"{job.plan}: a DLA was asked for, and TensorRT put no layer on it.")
