@@ -91,8 +91,5 @@ class BuildEngine:
 
 
 def _graph_precision(precision: str) -> str:
-    """The precision of the ONNX file that an engine of this precision is made from.
-
-    ONNX's quantisers write no bfloat16 graph that engines on a CPU take: there it is computed from float32.
-    """
+    """The precision of the ONNX file that an engine is made from: bfloat16 is the float32 graph, computed in it."""
     return "float32" if precision == "bfloat16" else precision
