@@ -23,7 +23,7 @@ from kdeploy.engines.tensorrt import machine, versions
 from kdeploy.engines.tensorrt.graph import Graph
 from kdeploy.engines.tensorrt.options import Options, Profile
 from kdeploy.engines.tensorrt.versions import Version
-from kdeploy.errors import Unavailable, UserError
+from kdeploy.errors import GateFailed, Unavailable, UserError
 
 _PLACES = (
     Path("/usr/src/tensorrt/bin/trtexec"),
@@ -35,8 +35,6 @@ _ERROR = re.compile(r"\[E\] (?:\[TRT\] )?(.+)")
 _HELP_TIMEOUT_S = 30
 _WEAK_FLAGS: Mapping[Precision, tuple[str, ...]] = {"float32": (), "float16": ("--fp16",), "int8": ("--int8",)}
 """Without strong typing, what a graph's types and Q/DQ may become is a flag."""
-
-
 _LEVELS: Mapping[str, tuple[str, Version]] = {
     "ampere+": ("ampere+", (8, 6)),
     "same-compute-capability": ("sameComputeCapability", (10, 9)),
@@ -78,8 +76,7 @@ def parse_banner(text: str) -> Version | None:
     if found is None:
         return None
     number = int(found[1])
-    unit = 100 if number < 10_000 else 10_000  # until 9: major * 1000 + minor * 100 + patch; later two digits each
-    if unit == 100:
+    if number < 10_000:  # until 9, the major version has thousands: 8502
         return number // 1000, number // 100 % 10, number % 100
     return number // 10_000, number // 100 % 100, number % 100
 
@@ -148,7 +145,12 @@ def read_back(
     if None in graph.input.sizes:
         arguments.append(f"--shapes={shape_of(graph.input.name, images.shape)}")
     run(trtexec, checked(arguments, trtexec.version), what=f"run {plan}")
-    first = json.loads(answer.read_text(encoding="utf-8"))[0]
+    try:
+        first = json.loads(answer.read_text(encoding="utf-8"))[0]
+    except json.JSONDecodeError:  # it writes NaN as no JSON does
+        raise GateFailed(
+            f"{plan}: the answers that trtexec {versions.show(trtexec.version)} wrote are not numbers."
+        ) from None
     shape = [int(size) for size in str(first["dimensions"]).split("x")]
     return np.array(first["values"], dtype=np.float32).reshape(shape), layers.read_text(encoding="utf-8")
 

@@ -202,6 +202,15 @@ def test_a_failed_trtexec_gives_its_first_error(only_trtexec: Path, tmp_path: Pa
     assert list((tmp_path / "engine").iterdir()) == []
 
 
+def test_answers_that_are_no_numbers_fail_the_gate(only_trtexec: Path, tmp_path: Path) -> None:
+    fake_trtexec.install(
+        only_trtexec, "10.3.0", text='[{ "name" : "logits", "dimensions" : "1x2", "values" : [ nan, 1 ] }]'
+    )
+    with pytest.raises(GateFailed, match=r"the answers that trtexec 10\.3\.0 wrote are not numbers"):
+        TensorRT().build(graphs.save(tmp_path / "model.onnx"), tmp_path / "engine", manifest())
+    assert not (tmp_path / "engine" / "manifest.json").exists()
+
+
 def test_opening_a_plan_takes_the_python_api(only_trtexec: Path, tmp_path: Path) -> None:
     model = graphs.save(tmp_path / "model.onnx")
     fake_trtexec.install(only_trtexec, "10.3.0", model=model)
