@@ -16,7 +16,7 @@ _ENGINES = {
     "tensorrt": "TensorRT",
 }
 _ROLES = ("teacher", "assistant", "alone", "student", "peer")
-_PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+_PRECISIONS = ("float32", "bfloat16", "float16", "mixed", "int8")
 
 
 class Row(BaseModel):
@@ -76,7 +76,9 @@ def batch_one(measurement: Measurement) -> Latency | None:
 def display_name(measurement: Measurement) -> str:
     """ "teacher · PyTorch float32"; a file from outside a run goes by its own name."""
     subject = measurement.name if measurement.role == "file" else measurement.role
-    return f"{subject} · {_ENGINES.get(measurement.engine, measurement.engine)} {measurement.precision}"
+    runtime = _ENGINES.get(measurement.engine, measurement.engine)
+    variant = f" ({measurement.variant})" if measurement.variant else ""
+    return f"{subject} · {runtime} {measurement.precision}{variant}"
 
 
 def _place(measurement: Measurement) -> tuple[int, str, bool, str, int]:

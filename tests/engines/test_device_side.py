@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn")
+_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "safetensors", "sklearn")
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,9 @@ _BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklea
     [
         "kdeploy.engines",
         "kdeploy.engines.onnxruntime",
+        "kdeploy.engines.openvino",
         "kdeploy.engines.pytorch",
+        "kdeploy.engines.tensorrt",
         "kdeploy.bench.statistics",
         "kdeploy.bench.artifacts",
         "kdeploy.bench.measure",
