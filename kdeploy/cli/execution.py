@@ -21,6 +21,12 @@ def require_torch(verb: str) -> None:
         raise missing_extra("torch", "train", verb)
 
 
+def require_onnx(verb: str) -> None:
+    """Raise, with the command that installs it, where onnx is not to be had."""
+    if importlib.util.find_spec("onnx") is None:
+        raise missing_extra("onnx", "onnx", verb)
+
+
 def require_device(device: str, verb: str) -> None:
     """Raise, before a folder is made, where this machine lacks torch or the device asked for."""
     require_torch(verb)

@@ -105,14 +105,14 @@ def _compare(
             runs["float32"],
             runs[INT8],
             export.model_inputs(images, preprocessing),
-            batches=(1, 2, len(images)),
+            batches=export.batches_of(images),
             reference_output=output,
             candidate_output=output,
             tolerance=None,
         )
         said = {name: _predictions(run_, validation.images, preprocessing) for name, run_ in runs.items()}
     compared = compared.model_copy(update={"images": shown.what(run)})
-    if not run.splits.has_training_images:
+    if not run.labelled:
         same = float((said["float32"] == said[INT8]).mean())
         return compared, {"agreement": {"samples": len(validation), "images": shown.what(run), "share": same}}
     accuracies = {name: float((classes == validation.labels).mean()) for name, classes in said.items()}

@@ -13,7 +13,7 @@ from torch import nn
 from kdeploy.artifacts import sha256_file
 from kdeploy.engines.base import Preprocessing
 from kdeploy.errors import UserError
-from kdeploy.export import export
+from kdeploy.export.to_onnx import export
 from kdeploy.parity import compare
 from kdeploy.recipe.schema import ExportSpec
 from kdeploy.runtime.preprocess import preprocess
