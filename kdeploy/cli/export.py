@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdeploy.cli import options
+from kdeploy.cli.exporting import OPSET, SHAPE, export_model
 from kdeploy.cli.models import complete_model
 from kdeploy.cli.verbs import register as _register
 
 if TYPE_CHECKING:
-    from kdeploy.recipe.schema import ExportSpec
-    from kdeploy.stages.model import Asked, ModelRun
-
-_SHAPE, _OPSET = "3x224x224", 18
+    from kdeploy.stages.base import Run
+    from kdeploy.stages.model import ModelRun
 
 
 def _complete_engine(incomplete: str) -> list[str]:
@@ -61,7 +60,7 @@ def export(
         bool, typer.Option("--pretrained", help="Published weights, which torchvision or timm downloads.")
     ] = False,
     shape: Annotated[
-        str | None, typer.Option("--shape", metavar="CxHxW", help="A model's input.", show_default=_SHAPE)
+        str | None, typer.Option("--shape", metavar="CxHxW", help="A model's input.", show_default=SHAPE)
     ] = None,
     classes: Annotated[
         int | None,
@@ -85,7 +84,7 @@ def export(
     ] = None,
     opset: Annotated[
         int | None,
-        typer.Option("--opset", metavar="N", min=13, max=23, help="A file's ONNX opset.", show_default=str(_OPSET)),
+        typer.Option("--opset", metavar="N", min=13, max=23, help="A file's ONNX opset.", show_default=str(OPSET)),
     ] = None,
     size: Annotated[
         str | None,
@@ -105,6 +104,12 @@ def export(
             show_default="in-graph",
         ),
     ] = None,
+    simplify: Annotated[
+        bool, typer.Option("--simplify", help="Let onnxslim clean the file up; kept only if parity holds.")
+    ] = False,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Where parity fails, find the first node that computes something else.")
+    ] = False,
     json_: options.JsonOption = None,
 ) -> None:
     """Export a run, any one model or an ONNX file to ONNX, quantise it, build engines, and check each against torch.
@@ -114,7 +119,7 @@ def export(
 
     Example: kdeploy export timm:mobilenetv4_conv_small --data photos --engine onnxruntime --precision int8
     """
-    from kdeploy.cli.output import talking
+    from kdeploy.cli.output import add, talking
     from kdeploy.errors import UserError
 
     of_a_model = {
@@ -133,18 +138,24 @@ def export(
         "opset": opset,
         "size": size,
         "preprocess": preprocess,
+        "simplify": simplify or None,
     }
     given = {name: value for name, value in of_a_model.items() if value is not None}
     with talking():
         if not Path(source).is_dir():
-            run = _model(source, given)
+            run = export_model(source, given)
             written, rows = run.written, _rows(run)
+            found = _bisected(run, written) if bisect else []
         elif given:
             left_out = ", ".join(f"--{name}" for name in given)
             raise UserError(f"{source} is a run, whose recipe says how it is exported: leave out {left_out}.")
         else:
-            written, rows = _run(Path(source)), []
+            opened = _run(Path(source))
+            written, rows = sorted(opened.folder.glob("export/*.onnx")), []
+            found = _bisected(opened, written) if bisect else []
     _show(json_, written, rows, against="the file itself" if source.endswith(".onnx") else "torch")
+    if found:
+        add(json_, "\n".join(found))
     _require_parity(written)
 
 
@@ -152,132 +163,15 @@ def register(app: typer.Typer) -> None:
     _register(app, export, "export")
 
 
-def _run(folder: Path) -> list[Path]:
-    """The stages of the run's recipe up to the engines; its ONNX files."""
+def _run(folder: Path) -> Run:
+    """The stages of the run's recipe up to the engines, done."""
     from kdeploy import pipeline
     from kdeploy.cli.execution import carry_out, require_torch
 
     require_torch("kdeploy export")
     opened = pipeline.reopen(folder)
     carry_out(opened, [*pipeline.training(opened.recipe), *pipeline.compilation(opened.recipe)])
-    return sorted(folder.glob("export/*.onnx"))
-
-
-def _model(name: str, given: dict[str, Any]) -> ModelRun:
-    """One model of torch, or somebody's ONNX file, exported and compiled."""
-    return _onnx_file(Path(name), given) if name.endswith(".onnx") else _torch_model(name, given)
-
-
-def _torch_model(name: str, given: dict[str, Any]) -> ModelRun:
-    from kdeploy import events, models
-    from kdeploy.cli.execution import require_torch
-    from kdeploy.errors import UserError
-    from kdeploy.recipe.schema import NetworkSpec
-
-    try:
-        models.check(name)
-    except UserError as error:
-        raise UserError(f"There is no run folder {name}. {error}") from None
-    checkpoint = given.get("checkpoint")
-    if checkpoint is not None and not checkpoint.is_file():
-        raise UserError(f"There is no file {checkpoint}.")
-    if checkpoint is None and "pretrained" not in given:
-        events.decided("weights", "random", "neither --checkpoint nor --pretrained was given")
-    require_torch("kdeploy export")
-    from kdeploy.stages.model import export_network, normalisation
-
-    asked = _asked(name, given)
-    network = NetworkSpec(
-        model=name,
-        checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-        options={"pretrained": True} if "pretrained" in given else {},
-        normalize=normalisation(*_mean_and_std(given), asked.shape[0]),
-    )
-    with events.task(f"export {name}"):
-        return export_network(network, asked)
-
-
-def _onnx_file(path: Path, given: dict[str, Any]) -> ModelRun:
-    from kdeploy import events
-    from kdeploy.cli.execution import require_onnx
-    from kdeploy.errors import UserError
-
-    require_onnx("kdeploy export of an ONNX file")
-    from kdeploy.stages.adopt import adopt_file
-    from kdeploy.stages.model import normalisation
-
-    useless = [f"--{name}" for name in ("checkpoint", "pretrained") if name in given]
-    if useless:
-        raise UserError(f"{path} has its weights in it: leave {', '.join(useless)} out.")
-    if given.get("size") == "open" or given.get("preprocess") == "outside":
-        raise UserError(
-            f"{path} is there already, with the sizes it has: --size open and --preprocess outside are for "
-            "networks of torch."
-        )
-    as_they_are = given.pop("preprocess", "in-graph") == "none"
-    asked = _asked(str(path), given)
-    mean, std = _mean_and_std(given)
-    if as_they_are and (mean or std):
-        raise UserError("--preprocess none takes pixels as they are: leave --mean and --std out.")
-    with events.task(f"export {path}"):
-        return adopt_file(
-            path,
-            asked,
-            given_shape="shape" in given,
-            normalize=normalisation(mean, std, asked.shape[0]),
-            as_they_are=as_they_are,
-            opset=given.get("opset"),
-        )
-
-
-def _asked(name: str, given: dict[str, Any]) -> Asked:
-    from kdeploy.cli.models import parse_shape
-    from kdeploy.stages.model import DEFAULT_SAMPLES, FLOAT32, Asked, role_of
-
-    asked = Asked(
-        folder=given.get("out", Path("exported") / role_of(name)),
-        data=given.get("data"),
-        shape=parse_shape(given.get("shape", _SHAPE)),
-        classes=given.get("classes"),
-        export=_export_spec(given),
-        engines=tuple(dict.fromkeys(given.get("engine", []))),
-        precisions=tuple(dict.fromkeys(given.get("precision", [FLOAT32]))),
-        scheme=given.get("scheme", "auto"),
-        samples=given.get("samples", DEFAULT_SAMPLES),
-    )
-    asked.check()
-    return asked
-
-
-def _export_spec(given: dict[str, Any]) -> ExportSpec:
-    """Its part of a recipe; a UserError for values that a recipe would not take either."""
-    from pydantic import ValidationError
-
-    from kdeploy.errors import UserError
-    from kdeploy.recipe.schema import ExportSpec
-
-    written = {name: given[name] for name in ("opset", "size", "preprocess") if name in given}
-    if written.get("preprocess") == "none":
-        raise UserError("--preprocess none is for ONNX files, which may have no preprocessing of ours: leave it out.")
-    try:
-        return ExportSpec.model_validate(written)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "".join(f"--{part}: " for part in first["loc"])
-        raise UserError(f"{option}{first['msg'].removeprefix('Value error, ')}.") from None
-
-
-def _mean_and_std(given: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Numbers with commas; empty where an option was not given."""
-    from kdeploy.errors import UserError
-
-    found = []
-    for name in ("mean", "std"):
-        try:
-            found.append([float(value) for value in given[name].split(",")] if name in given else [])
-        except ValueError:
-            raise UserError(f"--{name} {given[name]!r} must be numbers with commas, as in 0.5,0.5,0.5.") from None
-    return found[0], found[1]
+    return opened
 
 
 def _rows(run: ModelRun) -> list[Any]:
@@ -296,6 +190,25 @@ def _show(target: str | None, written: list[Path], rows: list[Any], *, against: 
     files, table = files_table(written, against)
     engines, below = agreement_table(rows)
     emit(target, {**files, **engines}, Group(table, "", below) if rows else table)
+
+
+def _bisected(run: Run, written: list[Path]) -> list[str]:
+    """For each float32 file that failed parity, which of its nodes is the first to part, in a sentence."""
+    from kdeploy import artifacts, parity
+    from kdeploy.stages.bisect import bisect
+    from kdeploy.stages.model import FLOAT32
+
+    sentences = []
+    for path in written:
+        role, precision = path.stem.rpartition(".")[::2]
+        if precision != FLOAT32 or artifacts.read_json(parity.record_path(path))["passed"]:
+            continue
+        found = bisect(run, role)
+        why = (
+            "every node agrees when its output is looked at: the runtime's fusions, or a batch of another size, differ"
+        )
+        sentences.append(f"{path.name}: {why if found is None else found.sentence()}.")
+    return sentences
 
 
 def _require_parity(written: list[Path]) -> None:

@@ -22,10 +22,15 @@ def convert(model: ModelProto, opset: int) -> ModelProto:
         onnx.checker.check_model(converted, full_check=True)
     except Exception as error:  # the converter raises RuntimeError and whatever its adapters stumble over
         raise UserError(
-            f"The graph is written in opset {found} and has no form in opset {opset}: {first_line(error)}."
+            f"The graph is written in opset {found} and has no form in opset {opset}: {_reason(error)}."
         ) from None
     if opset_version(converted) != opset:
         raise UserError(f"The graph is written in opset {found} and has no form in opset {opset}.")
     del converted.graph.value_info[:]
     converted.metadata_props.extend(model.metadata_props if not converted.metadata_props else [])
     return converted
+
+
+def _reason(error: Exception) -> str:
+    """What the converter says behind the line of its source: "…: Assertion `…` failed: No Adapter From Version $14"."""
+    return first_line(error).rpartition(" failed: ")[2].replace("$", "")

@@ -78,26 +78,13 @@ def export(
     """
     _check_agreement(classifier, shape, spec, preprocessing)
     in_graph = spec.preprocess == "in-graph"
-    height, width, channels = shape
-    network = _ready(classifier)
-    sizes = (height, width, channels) if in_graph else (channels, height, width)
-    opened = _open_sizes(spec)
-    example = torch.zeros(_BATCH, *sizes, dtype=torch.uint8 if in_graph else torch.float32)
     output: Literal["probabilities", "logits"] = "probabilities" if in_graph else "logits"
-    wrapper = InGraph(network) if in_graph else Outside(network)
-
-    with events.task("exporting to ONNX", 2) as bar:
-        program = _trace(wrapper.eval(), example, opened)
-        bar.advance()
-        model = _translate(program, wrapper, max(spec.opset, _LOWEST_WRITTEN), output, opened)
-        bar.advance()
+    model = translate(classifier, shape, spec).proto
     clean(model)
     model = convert(model, min(spec.opset, opset_version(model)))
     if spec.size == "resize":
         model = prepend_resize(model)
-    at = (0, 1) if in_graph else (1, 2)
-    left = [None if spec.size != "fixed" and number in at else size for number, size in enumerate(sizes)]
-    check(model, opset=spec.opset, input_sizes=tuple(left), classes=len(classes))
+    check(model, opset=spec.opset, input_sizes=_input_sizes(shape, spec), classes=len(classes))
     notes = {
         "kdeploy.classes": json.dumps(list(classes), ensure_ascii=False),
         "kdeploy.preprocessing": preprocessing.model_dump_json(),
@@ -114,6 +101,47 @@ def export(
         input_dtype="uint8" if in_graph else "float32",
         output=output,
     )
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A network as torch traced it, and as ONNX: `program`'s nodes are called what `proto`'s tensors are called.
+
+    wrapper: the module that was traced: images in, probabilities or logits out.
+    """
+
+    proto: ModelProto
+    program: ExportedProgram
+    wrapper: nn.Module
+
+
+def translate(classifier: Classifier, shape: tuple[int, int, int], spec: ExportSpec) -> Translation:
+    """Trace the network for images of `shape`, and write the trace in ONNX's operators, of opset 18 or later.
+
+    Raises UserError where it can't be, naming the module.
+    """
+    in_graph = spec.preprocess == "in-graph"
+    height, width, channels = shape
+    network = _ready(classifier)
+    sizes = (height, width, channels) if in_graph else (channels, height, width)
+    opened = _open_sizes(spec)
+    example = torch.zeros(_BATCH, *sizes, dtype=torch.uint8 if in_graph else torch.float32)
+    wrapper = (InGraph(network) if in_graph else Outside(network)).eval()
+    with events.task("exporting to ONNX", 2) as bar:
+        traced = _trace(wrapper, example, opened)
+        bar.advance()
+        output = "probabilities" if in_graph else "logits"
+        exported = _translate(traced, wrapper, max(spec.opset, _LOWEST_WRITTEN), output, opened)
+        bar.advance()
+    assert exported.exported_program is not None
+    return Translation(exported.model_proto, exported.exported_program, wrapper)
+
+
+def _input_sizes(shape: tuple[int, int, int], spec: ExportSpec) -> tuple[int | None, ...]:
+    """The sizes of the input behind the batch; None for those that are left open."""
+    height, width, channels = shape
+    sides = (height, width) if spec.size == "fixed" else (None, None)
+    return (*sides, channels) if spec.preprocess == "in-graph" else (channels, *sides)
 
 
 def _ready(classifier: Classifier) -> Classifier:
@@ -167,7 +195,7 @@ def _trace(wrapper: nn.Module, example: torch.Tensor, opened: dict[str, dict[int
 
 def _translate(
     program: ExportedProgram, wrapper: nn.Module, opset: int, output: str, opened: dict[str, dict[int, Dim]]
-) -> ModelProto:
+) -> torch.onnx.ONNXProgram:
     """The graph in ONNX's operators, optimised by the exporter (constants, batch norms)."""
     try:
         with _quiet():
@@ -188,7 +216,7 @@ def _translate(
             f"The network can't be exported: ONNX has no form of what {where(error, wrapper)} does: {why(error)}."
         ) from error
     assert exported is not None  # it is for `dynamo=True`
-    return exported.model_proto
+    return exported
 
 
 @contextmanager

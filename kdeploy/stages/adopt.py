@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import artifacts, events, parity
-from kdeploy.engines.base import Preprocessing
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.errors import UserError
 from kdeploy.recipe.schema import ExportSpec, NetworkSpec, NormalizeSpec
 from kdeploy.runtime.preprocess import preprocess
 from kdeploy.stages import export, model_images
 from kdeploy.stages.base import Run
-from kdeploy.stages.model import Asked, ModelRun, compile_engines, open_run, role_of
+from kdeploy.stages.model import Asked, ModelRun, Original, compile_engines, open_run, role_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -79,13 +78,13 @@ class Adopt:
         check(made, opset=run.recipe.export.opset, input_sizes=sizes, classes=len(run.splits.classes))
         foreign.annotate(made, run.splits.classes, preprocessing.model_dump_json(), {"kdeploy.source": digest})
         save_model(made, target)
-        compared = self._parity(target, export.parity_images(run), preprocessing)
+        compared = self._parity(target, export.parity_images(run))
         record = compared.model_copy(update={"images": run.images_in_words}).write(target)
         card_file = run.folder / "networks" / self.role / f"{self.role}.json"
         artifacts.write_json(card_file, card)
         return [target, record, card_file]
 
-    def _parity(self, target: Path, images: NDArray[np.uint8], preprocessing: Preprocessing) -> parity.Parity:
+    def _parity(self, target: Path, images: NDArray[np.uint8]) -> parity.Parity:
         """Their file with preprocessing in NumPy against ours with it in the graph, both without their softmax."""
         with tempfile.TemporaryDirectory(prefix="kdeploy-parity-") as temporary:
             theirs = self._without_softmax(self.path, Path(temporary) / "theirs.onnx", self.facts.probabilities)
@@ -95,7 +94,7 @@ class Adopt:
                 OnnxRuntime().open_file(ours, threads=1) as candidate,
             ):
                 return parity.compare(
-                    lambda batch: _in_batches(reference.run, self._as_theirs(batch, preprocessing), self.facts.batch),
+                    lambda batch: _in_batches(reference.run, self.as_theirs(batch), self.facts.batch),
                     candidate.run,
                     images,
                     batches=export.batches_of(images),
@@ -109,14 +108,17 @@ class Adopt:
         write_logits_graph(path, target)
         return target
 
-    def _as_theirs(self, images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:
+    def as_theirs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Images `[B, H, W, C]` as the file takes them."""
         if self.facts.dtype == "uint8":
             ready: NDArray[Any] = images.transpose(0, 3, 1, 2) if self.facts.layout == "NCHW" else images
         elif self.normalize is None:
             ready = images.astype(np.float32).transpose(0, 3, 1, 2)
         else:
-            ready = preprocess(images, preprocessing)
+            height, width, channels = images.shape[1:]
+            image = {"height": height, "width": width, "channels": channels}
+            card = {"image": image, "mean": self.normalize.mean, "std": self.normalize.std}
+            ready = preprocess(images, export.preprocessing_of(card, in_graph=False))
         if self.facts.dtype != "uint8" and self.facts.layout == "NHWC":
             ready = ready.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(ready)
@@ -158,7 +160,9 @@ def adopt_file(
     spec = ExportSpec.model_construct(opset=written, preprocess="in-graph", size=asked.export.size)
     role = role_of(str(path))
     run = open_run(role, NetworkSpec(model=str(path)), replace(asked, export=spec), files, classes, facts.class_names)
-    run.do(Adopt(path, model, facts, role, chosen))
+    step = Adopt(path, model, facts, role, chosen)
+    run.original = Original(path, facts.batch, step.as_theirs)
+    run.do(step)
     compile_engines(run, asked)
     return run
 

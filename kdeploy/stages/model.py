@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from kdeploy import engines, events
+import numpy as np
+from numpy.typing import NDArray
+
+from kdeploy import artifacts, engines, events, parity
 from kdeploy.errors import UserError, nearest
 from kdeploy.provenance import RunRecord
 from kdeploy.recipe.schema import EngineSpec, ExportSpec, NetworkSpec, NormalizeSpec, Recipe
@@ -19,6 +22,7 @@ from kdeploy.stages.base import Run
 from kdeploy.stages.engines import PYTORCH, BuildEngine
 from kdeploy.stages.export import Export
 from kdeploy.stages.quantize import Quantize
+from kdeploy.stages.simplify import require_simplifier, simplify_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +40,7 @@ class Asked:
 
     folder: where it goes, laid out like a run's: export/, engines/, networks/. data: a folder of images; None: parity
     is shown on random ones. shape: channels, height, width. classes: None for those of `data`, else 1000. samples: how
-    many images at most are measured on.
+    many images at most are measured on. simplify: whether an outside simplifier may clean the float32 file up.
     """
 
     folder: Path
@@ -48,6 +52,7 @@ class Asked:
     precisions: tuple[str, ...] = (FLOAT32,)
     scheme: str = "auto"
     samples: int = DEFAULT_SAMPLES
+    simplify: bool = False
 
     def check(self) -> None:
         """Raise a UserError for what cannot be done, before anything is."""
@@ -62,6 +67,8 @@ class Asked:
             )
         for name in self.engines:
             engines.require(engines.find(name))
+        if self.simplify:
+            require_simplifier()
 
     @property
     def rows(self) -> tuple[EngineSpec, ...]:
@@ -85,18 +92,29 @@ class Step(Protocol):
         """Do the work; return the files written."""
 
 
+@dataclass(frozen=True)
+class Original:
+    """Somebody else's file: where it lies, the one batch that it takes, and images `[B, H, W, C]` as it takes them."""
+
+    path: Path
+    batch: int | None
+    inputs: Callable[[NDArray[np.uint8]], NDArray[Any]]
+
+
 @dataclass
 class ModelRun(Run):
     """A folder with one network that is not trained here.
 
     given: calibration images as train, those that are measured on as validation. what: what they are, in words.
     fits: whether their labels are the network's classes. written: the ONNX files of this export, float32 first.
+    original: the file that the network came in, where it is none of torch.
     """
 
     given: Splits | None = None
     what: str = "real images"
     fits: bool = False
     written: list[Path] = field(default_factory=list)
+    original: Original | None = None
 
     @cached_property
     def splits(self) -> Splits:
@@ -182,8 +200,13 @@ def open_run(
 
 
 def compile_engines(run: ModelRun, asked: Asked) -> None:
-    """The other precisions of the float32 file that lies there, and the engines of all."""
+    """The other precisions of the float32 file that lies there, and the engines of all; nothing of one that is wrong."""
     role = run.recipe.name
+    if not is_sound(run):
+        events.warn(f"{run.written[0]} failed parity: nothing is made from it.")
+        return
+    if asked.simplify:
+        simplify_file(run, role)
     for precision in asked.precisions:
         if precision != FLOAT32:
             run.do(Quantize(role, asked.spec((*asked.engines, "onnxruntime")[0], precision)))
@@ -191,8 +214,15 @@ def compile_engines(run: ModelRun, asked: Asked) -> None:
         run.do(BuildEngine(role, row.engine, row.precision))
 
 
+def is_sound(run: ModelRun) -> bool:
+    """Whether the float32 file computes what it was made from, as its record says."""
+    return bool(artifacts.read_json(parity.record_path(run.written[0]))["passed"])
+
+
 def built(run: ModelRun) -> list[Path]:
-    """The engine folders that were asked for, in that order."""
+    """The engine folders that were asked for, in that order; none where the float32 file is wrong."""
+    if not is_sound(run):
+        return []
     rows = [BuildEngine(run.recipe.name, row.engine, row.precision).row for row in run.recipe.engines]
     return [run.folder / "engines" / row for row in rows]
 

@@ -50,6 +50,18 @@ def tiny(classes, channels):
     )
 
 
+class OtherwiseWhenTraced(nn.Module):
+    """What no exporter can get right."""
+
+    def forward(self, x):
+        return x * 2 if torch.compiler.is_exporting() else x * 3
+
+
+def otherwise(classes, channels):
+    """A network whose export fails parity."""
+    return nn.Sequential(tiny(classes, channels), OtherwiseWhenTraced())
+
+
 def small_classifier(middle=None, class_map=None):
     torch.manual_seed(0)
     return Classifier(Small(middle), (0.5,), (0.2,), class_map).eval()

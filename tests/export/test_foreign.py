@@ -85,11 +85,13 @@ def test_nothing_is_assumed_of_a_float_input(tmp_path):
 def test_opsets_are_raised_and_lowered(tmp_path):
     made = taken_in(write(tmp_path / "old.onnx", opset=12), tmp_path / "a").written[0]
     assert opset_version(onnx.load(made)) == 18, "int8 and the engines begin at 13"
-    made = taken_in(write(tmp_path / "theirs.onnx", opset=17), tmp_path / "b").written[0]
-    assert opset_version(onnx.load(made)) == 17
-    run = taken_in(tmp_path / "theirs.onnx", tmp_path / "c", opset=13)
-    assert opset_version(onnx.load(run.written[0])) == run.recipe.export.opset == 13
+    theirs = write(tmp_path / "theirs.onnx", opset=17)
+    assert opset_version(onnx.load(taken_in(theirs, tmp_path / "b").written[0])) == 17
+    run = taken_in(theirs, tmp_path / "c", opset=14)
+    assert opset_version(onnx.load(run.written[0])) == run.recipe.export.opset == 14
     assert read_json(record_path(run.written[0]))["passed"]
+    with pytest.raises(UserError, match=r"opset 17 and has no form in opset 13: No Adapter From Version 14 for Mul\.$"):
+        taken_in(theirs, tmp_path / "d", opset=13)
 
 
 def test_a_shape_is_needed_only_where_the_file_leaves_it_open(tmp_path):
@@ -102,8 +104,8 @@ def test_a_shape_is_needed_only_where_the_file_leaves_it_open(tmp_path):
         taken_in(path, tmp_path / "out")
     run = taken_in(path, tmp_path / "out", asked=Asked(tmp_path / "out", shape=(3, 20, 24)), given_shape=True)
     assert run.splits.shape == (20, 24, 3)
+    fixed = write(tmp_path / "fixed.onnx")
     with pytest.raises(UserError, match="takes images of 3x16x12, not of 3x20x24: leave --shape out"):
-        fixed = write(tmp_path / "fixed.onnx")
         taken_in(fixed, tmp_path / "x", asked=Asked(tmp_path / "x", shape=(3, 20, 24)), given_shape=True)
 
 

@@ -22,13 +22,13 @@ def opener():
         yield opened
 
 
-def graph_of(nodes, outputs, initializers=(), sizes=(1, 3, 8, 8)):
+def graph_of(nodes, outputs, initializers=(), sizes=(1, 3, 8, 8), rank=4):
     return helper.make_model(
         helper.make_graph(
             nodes,
             "g",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank) for name in outputs],
             list(initializers),
         ),
         opset_imports=[helper.make_opsetid("", 18)],
@@ -38,7 +38,7 @@ def graph_of(nodes, outputs, initializers=(), sizes=(1, 3, 8, 8)):
 
 def huge_constant():
     shape = numpy_helper.from_array(np.array([1 << 20, 1 << 14], np.int64), "shape")
-    return graph_of([helper.make_node("ConstantOfShape", ["shape"], ["y"])], ["y"], [shape])
+    return graph_of([helper.make_node("ConstantOfShape", ["shape"], ["y"])], ["y"], [shape], rank=2)
 
 
 def huge_input():
@@ -75,11 +75,11 @@ def endless_loop():
         [
             helper.make_tensor_value_info("number", TensorProto.INT64, []),
             helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [1, 3, 8, 8]),
         ],
         [
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state_on", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("state_on", TensorProto.FLOAT, [1, 3, 8, 8]),
         ],
     )
     constants = [
