@@ -200,7 +200,7 @@ def open_run(
 
 
 def compile_engines(run: ModelRun, asked: Asked) -> None:
-    """The other precisions of the float32 file that lies there, and the engines of all; nothing of one that is wrong."""
+    """The other precisions of the float32 file that lies there, and all engines; nothing where that file is wrong."""
     role = run.recipe.name
     if not is_sound(run):
         events.warn(f"{run.written[0]} failed parity: nothing is made from it.")

@@ -47,7 +47,7 @@ def test_a_weight_that_was_changed_is_found_by_its_module(module, traced, tmp_pa
     assert found is not None
     assert found.module == module
     assert found.node == f"{module}/{found.operator}"
-    assert found.relative_difference > 1e-2
+    assert found.relative_difference > 1e-3
     assert f"of the module {module}" in found.sentence()
 
 
