@@ -5,7 +5,9 @@
 TEACHER is the folder of a fine-tuned ResNet-56, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/teacher; the
 checkpoint is the one that cifar10/resnet20-noise describes, and DIR holds the EMNIST letters as IDX files. One JSON a
 cell (row, variant and seed) goes to benchmarks/results/procedures/; cells that are there are not run again, so that an
-interrupted table continues. The last step writes benchmarks/results/procedures.md from the cells that are there.
+interrupted table continues, and a cell that was interrupted goes on in its run's folder. The last step writes
+benchmarks/results/procedures.md from the cells that are there. Where images were synthesised, 64 of them are a PNG
+beside the cell.
 
 Rows on CIFAR-10's training images take the 10,000 class-balanced ones and the 10 epochs of benchmarks/methods.py; the
 others run as their recipes stand. Accuracy is of the last epoch, on all test images.
@@ -14,12 +16,12 @@ others run as their recipes stand. Accuracy is of the last epoch, on all test im
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from methods import BATCH, EPOCHS, IMAGES, RESULTS, load, shown
+from PIL import Image
 
 from kdeploy import artifacts, events, machine, pipeline, recipe
 from kdeploy.cli.console import Terminal
@@ -27,6 +29,7 @@ from kdeploy.provenance import now, revision
 from kdeploy.recipe.networks import networks
 from kdeploy.recipe.schema import Recipe
 from kdeploy.report.seeds import mean_of
+from kdeploy.sources import synthesised
 from kdeploy.stages.epochs import Epochs
 from kdeploy.training.without_images import NOTES
 
@@ -92,15 +95,16 @@ def main() -> None:
     parser.add_argument("--letters", type=Path, help="folder of the EMNIST letters; for unlabelled")
     parser.add_argument("--rows", default=",".join(ROWS), help="names of rows, parted by commas")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--runs", type=Path, default=Path("runs/procedures"), help="where the networks go")
     asked = parser.parse_args()
     cells = RESULTS / "procedures"
-    with events.listening(Terminal()), tempfile.TemporaryDirectory() as runs:
+    with events.listening(Terminal()):
         for seed in (int(word) for word in asked.seeds.split(",")):
             for row in asked.rows.split(","):
                 for cell in ROWS[row]:
                     target = cells / f"{row}-{slug(cell.variant)}-{seed}.json"
                     if not target.exists():
-                        run_cell(target, row, cell, seed, asked, Path(runs) / row)
+                        run_cell(target, row, cell, seed, asked, asked.runs / row)
     artifacts.write_text(RESULTS / "procedures.md", table(cells))
 
 
@@ -117,11 +121,24 @@ def run_cell(target: Path, row: str, cell: Cell, seed: int, asked: argparse.Name
     siblings = [folder for folder in sorted(runs.iterdir()) if folder != run.folder]
     pipeline.execute(run, [*pipeline.training(loaded), *(Epochs(role) for role in trained)], siblings)
     reached = {role: artifacts.read_json(run.folder / "networks" / role / "epochs.json") for role in trained}
+    stage = run.record.stages["networks/student"]
     notes = run.folder / "networks" / "student" / NOTES
     figures = artifacts.read_json(notes)["figures"] if notes.is_file() else None
     content = {"row": row, "variant": cell.variant, "seed": seed, "networks": reached, "figures": figures}
+    content["student_seconds"] = stage.seconds
+    if row == "data-free":
+        picture(run.folder, target.with_suffix(".png"))
     about = {"measured_at": now(), "revision": revision(), "machine": machine.fingerprint()}
     artifacts.write_json(target, {"schema_version": 1, **content, **about})
+
+
+def picture(folder: Path, target: Path) -> None:
+    """The first 64 of the images that a run synthesised, twice their size, as one PNG."""
+    images = synthesised.read(folder).images.images[:64]
+    height, width = images.shape[1:3]
+    grid = images.reshape(8, 8, height, width, -1).transpose(0, 2, 1, 3, 4).reshape(8 * height, 8 * width, -1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grid.squeeze()).resize((16 * width, 16 * height), Image.Resampling.NEAREST).save(target)
 
 
 def recipe_of(cell: Cell, seed: int, asked: argparse.Namespace) -> Recipe:
@@ -145,13 +162,13 @@ def table(cells: Path) -> str:
     parts = [
         "# Procedures\n\nOn all test images, of the last epoch: top-1 accuracy, and where a row has them the negative "
         "log-likelihood of the labels (nats) and the expected calibration error (%). Means over seeds with 95 % t "
-        "intervals.\n"
+        "intervals. Minutes: of the student's stage on one core, the other one busy.\n"
     ]
     for row in ROWS:
         groups = {variant: group for (of, variant), group in found.items() if of == row}
         if groups:
-            parts.append(f"## {row}\n\n| variant | network | accuracy (%) | NLL | ECE (%) | seeds |")
-            parts.append("|:--|:--|--:|--:|--:|--:|")
+            parts.append(f"## {row}\n\n| variant | network | accuracy (%) | NLL | ECE (%) | minutes | seeds |")
+            parts.append("|:--|:--|--:|--:|--:|--:|--:|")
             parts += [line for variant, group in groups.items() for line in lines(variant, group)]
             parts.append("")
     return "\n".join(parts)
@@ -164,9 +181,10 @@ def lines(variant: str, group: list[dict[str, Any]]) -> list[str]:
     rows = {role: [one["networks"][role]["last"] for one in group] for role in group[0]["networks"] if not forms} | {
         f"student, {form}".replace("_", " "): [one["figures"][form] for one in group] for form in forms
     }
+    minutes = f"{sum(one['student_seconds'] for one in group) / len(group) / 60:.0f}"
     return [
         f"| {variant} | {name} | {mean(of, 'accuracy', 100)} | {mean(of, 'negative_log_likelihood', 1)} "
-        f"| {mean(of, 'calibration_error', 100)} | {len(group)} |"
+        f"| {mean(of, 'calibration_error', 100)} | {minutes if name.startswith('student') else ''} | {len(group)} |"
         for name, of in rows.items()
     ]
 

@@ -19,7 +19,7 @@ from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
 from kdeploy.recipe.networks import deployed, networks
 from kdeploy.recipe.schema import INDIFFERENT, Recipe, Spec, TrainSpec
-from kdeploy.stages import train
+from kdeploy.stages import precisions, train
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
 from kdeploy.stages.bundle import Bundle
@@ -28,7 +28,7 @@ from kdeploy.stages.engines import PYTORCH, BuildEngine
 from kdeploy.stages.epochs import Epochs
 from kdeploy.stages.export import Export
 from kdeploy.stages.gates import Gates
-from kdeploy.stages.quantize import INT8, Quantize
+from kdeploy.stages.quantize import Quantize
 from kdeploy.stages.report import Report
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def training(recipe: Recipe) -> list[Stage]:
 def compilation(recipe: Recipe) -> list[Stage]:
     """The stages from trained networks to engines: what `kdeploy export` does with a run."""
     exports: list[Stage] = [Export(role) for role in (*_teacher(recipe), *deployed(recipe))]
-    asked = [engine for engine in recipe.engines if engine.precision == INT8]
-    quantised = [Quantize(role, engine) for role in deployed(recipe) for engine in asked]
+    lowered = precisions.made_of_float32(recipe.engines)
+    quantised = [Quantize(role, label, asked) for role in deployed(recipe) for label, asked in lowered.items()]
     return [*exports, *quantised, *engines(recipe)]
 
 
@@ -65,7 +65,9 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
         if network.role == "teacher":
             rows.append(BuildEngine("teacher", "onnxruntime"))
     built = [
-        BuildEngine(role, engine.engine, engine.precision) for role in deployed(recipe) for engine in recipe.engines
+        BuildEngine(role, engine.engine, engine.precision, engine.options, engine.variant, engine)
+        for role in deployed(recipe)
+        for engine in recipe.engines
     ]
     return [*rows, *built, *peers]
 

@@ -18,6 +18,7 @@ from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Epoch, Gate, ReportData, ReportedEpochs, Stage
 from kdeploy.report.rows import Row, rows_from
 from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
+from kdeploy.report.verdicts import int8_failures
 from kdeploy.stages import gates
 from kdeploy.stages.bench import measurements
 from kdeploy.stages.bundle import bundle_file
@@ -42,6 +43,13 @@ class RunResults:
     @property
     def failed(self) -> list[Gate]:
         return [gate for gate in self.gates if not gate.passed]
+
+    @property
+    def int8_failures(self) -> list[str]:
+        """A sentence for each int8 engine that is slower here than float32, or loses more than the gates allow."""
+        recipe = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        allowed = recipe.get("gates", {}).get("int8_drop_points")
+        return int8_failures(measurements(self.folder), allowed)
 
     @property
     def report(self) -> Path:
@@ -77,6 +85,7 @@ class RunResults:
             "seed": self.record.seed,
             "rows": [row.model_dump() for row in self.rows],
             "gates": [gate.model_dump() for gate in self.gates],
+            "int8_failures": self.int8_failures,
             "report": str(self.report),
             "bundle": str(self.bundle) if self.bundle.exists() else None,
             "bundles": {role: str(path) for role, path in self.bundles.items()},
@@ -125,6 +134,7 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
             for path in sorted(folder.glob("export/*.parity.json"))
         },
         gates=tuple(found.gates),
+        int8_failures=tuple(found.int8_failures),
         provenance=tuple(
             Stage(name=name, seconds=stage.seconds, outputs=stage.outputs) for name, stage in record.stages.items()
         ),

@@ -11,7 +11,7 @@ import torch
 
 from kdeploy import pipeline, recipe
 from kdeploy.errors import UserError
-from kdeploy.estimate import Plan, estimate
+from kdeploy.estimate import Plan, _Timing, estimate
 from kdeploy.recipe.schema import Recipe
 from tests.training import tiny
 
@@ -48,13 +48,22 @@ def test_nothing_is_written(nowhere: Path) -> None:
 def test_a_training_takes_as_long_as_its_steps() -> None:
     """150 images in batches of 32 are 5 steps an epoch."""
     steps = {step.stage: step for step in plan(tiny.recipe(distill={"epochs": 100})).steps}
-    assert steps["networks/student"].basis == "3 timed steps of 500"
-    assert steps["networks/teacher"].basis == "3 timed steps of 60"
+    assert steps["networks/student"].basis == "the fastest of a few steps, times 500"
+    assert steps["networks/teacher"].basis == "the fastest of a few steps, times 60"
     student, alone = steps["networks/student"].seconds, steps["networks/alone"].seconds
     assert student is not None
     assert alone is not None
     assert student > alone  # the teacher's forward passes are in it
     assert steps["bench/student-pytorch"].seconds == 1.5 * 10 + 3
+
+
+def test_a_teacher_with_a_cache_is_asked_once_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the student takes 3 s, one of the teacher 1 s; an epoch has 5 steps."""
+    monkeypatch.setattr(_Timing, "_time", lambda self, network, spec, train: 3.0 if train else 1.0)
+    for views, asked in ((1, 5), (4, 20), (1000, 500)):
+        changed = tiny.recipe(distill={"epochs": 100}, teacher={"cache": {"views": views}})
+        steps = {step.stage: step for step in plan(changed).steps}
+        assert steps["networks/student"].seconds == 500 * 3.0 + asked
 
 
 def test_a_teacher_with_a_seed_of_its_own_is_counted_once() -> None:

@@ -42,7 +42,7 @@ STAGES = [
     "networks/student",
     "export/teacher",
     "export/student",
-    "quantize/student-onnxruntime-int8",
+    "quantize/student-int8-x86-avx2",
     "engines/teacher-pytorch",
     "engines/teacher-onnxruntime-float32",
     "engines/student-pytorch",
@@ -233,9 +233,9 @@ def damage(path: Path) -> None:
 def test_a_lost_output_is_made_again_and_what_hangs_on_it_if_it_differs(
     folder: Path, loaded: Recipe, harm: Callable[[Path], None]
 ) -> None:
-    harm(folder / "export" / "student.int8.onnx")
+    harm(folder / "export" / "student.int8-x86-avx2.onnx")
     again = go_on(loaded, folder)
-    assert again[0] == "quantize/student-onnxruntime-int8"
+    assert again[0] == "quantize/student-int8-x86-avx2"
     assert not {stage for stage in again if "float32" in stage or "pytorch" in stage or stage.startswith("networks")}
     assert go_on(loaded, folder) == []
 
@@ -408,7 +408,7 @@ class TestGates:
             return compare(*arguments)[0], {"validation": {"samples": 20, "float32": 1.5, "int8": 0.25}}
 
         monkeypatch.setattr(quantize, "_compare", worse)
-        (folder / "export" / "student.int8.json").unlink()
+        (folder / "export" / "student.int8-x86-avx2.json").unlink()
         (folder / "report.html").unlink()
         code, said = status(monkeypatch, capsys, "run", str(recipe_file), "--out", str(folder))
         assert code == 3

@@ -40,6 +40,7 @@ def skeleton(output: str) -> str:
     """The output without its figures, which differ from one machine to the next."""
     text = re.sub(r"[─\s]+", " ", re.sub(r"\d[\d.,]*|n/a", "0", output))
     text = re.sub(r"0 [kKMG](iB)?|0 B", "0 unit", text)
+    text = re.sub(r"int0 fails on this machine: .*?\)\. ", "", text)  # a network this small: on some it is slower
     return re.sub(r"student-onnxruntime-\w+", "engine", text).strip()
 
 

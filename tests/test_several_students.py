@@ -66,7 +66,7 @@ def test_several_bundles_and_one_table(finished: Path) -> None:
         assert info.name == path.stem
         assert info.provenance["engine"].startswith(f"{role}-onnxruntime")
         exported = {name for name in info.provenance["artifacts"] if name.startswith("export/")}
-        assert exported == {f"export/{role}.float32.onnx", f"export/{role}.int8.onnx"}
+        assert exported == {f"export/{role}.float32.onnx", f"export/{role}.int8-x86-avx2.onnx"}
 
 
 def test_each_bundle_predicts_by_itself(finished: Path) -> None:

@@ -63,6 +63,7 @@ def _assemble(
         role=role,
         engine="onnxruntime" if manifest is None else manifest.engine,
         precision=NOT_STATED if manifest is None else manifest.precision,
+        variant="" if manifest is None else manifest.variant,
         artifact=artifacts.sha256_file(path) if manifest is None else manifest.files[manifest.model],
         size_bytes=sum(artifacts.size_bytes(file) for file in files),
         parameters=None if manifest is None else manifest.parameters,

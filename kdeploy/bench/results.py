@@ -68,6 +68,8 @@ class Measurement(Record):
     engine: str
     precision: str
     """As in the engine's manifest; "not stated" for an ONNX file from outside."""
+    variant: str = ""
+    """What tells it apart from another engine of the same runtime and precision."""
     artifact: str
     """SHA-256 of the engine's main file."""
     size_bytes: int

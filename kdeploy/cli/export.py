@@ -196,7 +196,7 @@ def _bisected(run: Run, written: list[Path]) -> list[str]:
     """For each float32 file that failed parity, which of its nodes is the first to part, in a sentence."""
     from kdeploy import artifacts, parity
     from kdeploy.stages.bisect import bisect
-    from kdeploy.stages.model import FLOAT32
+    from kdeploy.stages.precisions import FLOAT32
 
     sentences = []
     for path in written:

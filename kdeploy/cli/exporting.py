@@ -81,7 +81,8 @@ def _onnx_file(path: Path, given: dict[str, Any]) -> ModelRun:
 
 def _asked(name: str, given: dict[str, Any]) -> Asked:
     from kdeploy.cli.models import parse_shape
-    from kdeploy.stages.model import DEFAULT_SAMPLES, FLOAT32, Asked, role_of
+    from kdeploy.stages.model import DEFAULT_SAMPLES, Asked, role_of
+    from kdeploy.stages.precisions import FLOAT32
 
     asked = Asked(
         folder=given.get("out", Path("exported") / role_of(name)),

@@ -34,6 +34,7 @@ from kdeploy.cli import (
     report,
     run,
     runs,
+    sensitivity,
 )
 from kdeploy.cli.verbs import Interrupted, Verbs
 from kdeploy.errors import KdeployError, UserError
@@ -58,6 +59,7 @@ for _verb in (
     report,
     bundle,
     predict,
+    sensitivity,
     runs,
     recipes,
     methods,

@@ -108,6 +108,7 @@ def _one(loaded: options.Recipe, folder: Path, asked: _Asked) -> None:
     found = results.read(folder)
     emit(asked.json_, found.to_json(), ResultTable(found.rows))
     _published_lines([folder], asked.json_)
+    _int8_lines([found], asked.json_)
     _closing_lines(found, found.report, asked.json_)
     _require_gates([found])
 
@@ -138,6 +139,7 @@ def _several(seeded: list[tuple[options.Recipe, Path]], folder: Path, asked: _As
     emit(asked.json_, summary, Group(*per_seed, "\nmeans", AggregateTable(aggregate([run.rows for run in runs]))))
     _gain_lines(runs, asked.json_)
     _published_lines(folders, asked.json_)
+    _int8_lines(runs, asked.json_)
     _closing_lines(runs[0], report, asked.json_)
     _require_gates(runs)
 
@@ -175,6 +177,19 @@ def _published_lines(folders: list[Path], json_: str | None) -> None:
     compared = comparison(folders)
     if compared is not None:
         add(json_, compared)
+
+
+def _int8_lines(runs: list[options.RunResults], json_: str | None) -> None:
+    """Where int8 is not worth it, in words."""
+    from kdeploy.cli.output import add
+
+    lines = [
+        (f"seed {run_.record.seed}: " if len(runs) > 1 else "") + failure
+        for run_ in runs
+        for failure in run_.int8_failures
+    ]
+    if lines:
+        add(json_, "\n".join(lines))
 
 
 def _require_gates(runs: list[options.RunResults]) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 from kdeploy.engines._folder import read_manifest, write_manifest
-from kdeploy.engines.base import Engine, Session
+from kdeploy.engines._options import parse
+from kdeploy.engines.base import Engine, Precision, Session
 from kdeploy.errors import Unavailable, UserError, nearest
 from kdeploy.plugins import is_subclass
 
-__all__ = ["find", "names", "open_engine", "read_manifest", "require", "write_manifest"]
+__all__ = ["check", "find", "names", "open_engine", "read_manifest", "require", "write_manifest"]
 
 
 def names() -> list[str]:
@@ -35,6 +38,15 @@ def find(name: str) -> Engine:
     classes = [value for value in vars(module).values() if is_subclass(value, Engine)]
     engine: Engine = next(found for found in classes if getattr(found, "name", None) == name)()
     return engine
+
+
+def check(name: str, precision: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError for an engine, a precision of it or an option that does not exist; no runtime is imported."""
+    engine = find(name)
+    if precision not in engine.precisions:
+        known = ", ".join(known for known in get_args(Precision) if known in engine.precisions)
+        raise UserError(f"The engine {name} runs no {precision}, only {known}.")
+    parse(engine.options, options, name)
 
 
 def require(engine: Engine) -> None:

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
+from kdeploy.engines._options import Options
+
+Precision = Literal["float32", "float16", "bfloat16", "int8", "mixed"]
 MANIFEST = "manifest.json"
 
 
@@ -65,8 +67,12 @@ class Manifest(BaseModel):
     opset: int | None
     scheme: str | None = None
     """int8: the quantisation scheme."""
+    options: dict[str, Any] = {}
+    """What was asked of the engine beside its precision, as `Engine.options` checks it; the rest is at its defaults."""
+    variant: str = ""
+    """What the tables call an engine that is there with several options."""
     details: dict[str, Any] = {}
-    """Versions, options, the machine it was built on."""
+    """Versions, how the outputs compare with the graph's, operators by precision."""
 
 
 class Session(ABC):
@@ -82,7 +88,7 @@ class Session(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Version, execution providers really in use, threads."""
+        """Version, devices or providers really in use, threads, operators by precision after compilation, bytes."""
 
     def close(self) -> None:
         """Release the engine."""
@@ -99,6 +105,12 @@ class Engine(ABC):
     """A runtime."""
 
     name: ClassVar[str]
+    precisions: ClassVar[frozenset[Precision]] = frozenset(get_args(Precision))
+    """The precisions in which it runs networks."""
+    highest_opset: ClassVar[int | None] = None
+    """The newest ONNX operators that it takes; None: it takes no ONNX."""
+    options: ClassVar[type[Options]] = Options
+    """What can be asked of it beside a precision; in a manifest's `options`."""
 
     @abstractmethod
     def available(self) -> Availability:
@@ -108,7 +120,8 @@ class Engine(ABC):
     def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:
         """Compile `model` into `folder`, write the manifest there, and return it as completed.
 
-        `manifest` comes with everything that is known before the build; files, size and details are filled in.
+        `manifest` comes with everything that is known before the build, the precision and options asked for among it;
+        files, size and details are filled in.
         """
 
     @abstractmethod

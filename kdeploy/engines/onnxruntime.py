@@ -1,256 +1,176 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU unless an execution provider is named."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import platform
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
-from kdeploy import events
+from kdeploy import artifacts, events
+from kdeploy.engines._checks import Operators, compare, in_precision, match, require_opset, seeded_images
 from kdeploy.engines._folder import complete, copy_in
-from kdeploy.engines.base import Availability, Engine, Manifest, Session
-from kdeploy.errors import GateFailed, UserError
+from kdeploy.engines._onnxruntime_options import FOR_ONE_PROCESSOR, OnnxRuntimeOptions
+from kdeploy.engines._onnxruntime_session import OnnxSession, Opening
+from kdeploy.engines._options import Options, parse
+from kdeploy.engines.base import Availability, Engine, Manifest, Precision
+from kdeploy.errors import UserError
+from kdeploy.machine import installed, instruction_sets
 
-MODEL = "model.onnx"
-_PROVIDER = "CPUExecutionProvider"
-_DTYPES: Mapping[str, DTypeLike] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-}
-_CHECK_BATCH = 4
-_MAX_RELATIVE_DIFFERENCE = 1e-4
-_MIN_COSINE_INT8 = 0.99
+__all__ = ["MINIMAL_BUILD", "MODEL", "ORT_MODEL", "OnnxRuntime", "OnnxSession"]
+
+MODEL, ORT_MODEL = "model.onnx", "model.ort"
+MINIMAL_BUILD = "required_operators_and_types.config"
+_WRITE_CONFIGURATION = """
+import sys
+sys.modules["torch"] = None  # which the tools would import, and not use for this
+from pathlib import Path
+from onnxruntime.tools.ort_format_model import create_config_from_models
+create_config_from_models([Path(sys.argv[1])], Path(sys.argv[2]), enable_type_reduction=True)
+"""
 
 
 class OnnxRuntime(Engine):
-    """ONNX Runtime, CPU execution provider.
+    """ONNX Runtime.
 
-    The folder holds the ONNX file as it was exported, and the runtime optimises it while it opens. Saving the
-    optimised graph instead was measured for ResNet-8 at two widths and in int8: it opens 3 to 4 ms sooner (1.5 to
-    2 ms instead of 5 to 6), runs exactly as fast, and ties the file to one version of the runtime and, at the
-    highest level, to one kind of processor.
+    Unless its options say otherwise the folder holds the ONNX file as it was exported, and the runtime optimises it
+    while it opens. Saving the optimised graph instead was measured for ResNet-8 at two widths and in int8: it opens 3
+    to 4 ms sooner (1.5 to 2 ms instead of 5 to 6), runs exactly as fast, and ties the file to one version of the
+    runtime and, at the highest level, to one kind of processor.
     """
 
     name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"float32", "float16", "int8", "mixed"})
+    # Of 1.31, tried with one graph at each opset; an older ONNX Runtime takes less, and says so as it opens a file.
+    highest_opset: ClassVar[int | None] = 26
+    options: ClassVar[type[Options]] = OnnxRuntimeOptions
 
     def available(self) -> Availability:
-        """Whether `import onnxruntime` works and brings the runtime itself. Never raises."""
-        install = "pip install onnxruntime"
+        """Whether one distribution of it is installed, and imports as a whole. Never raises."""
+        distributions = installed.onnxruntime_distributions()
+        if clash := installed.onnxruntime_clash(distributions):
+            reason, repair = clash
+            return Availability(ok=False, reason=reason, install=repair)
+        again = installed.onnxruntime_again(distributions)
         try:
             import onnxruntime
         except ImportError as error:
-            return Availability(ok=False, reason=f"Python can't import onnxruntime ({error})", install=install)
+            return Availability(ok=False, reason=f"Python can't import onnxruntime ({error})", install=again)
         # What is left where two of its distributions were installed over each other and one was removed.
         if not hasattr(onnxruntime, "InferenceSession"):
             reason = "the installed onnxruntime is broken, as after removing one of two of its packages"
-            return Availability(ok=False, reason=reason, install=f"{install} --force-reinstall")
+            return Availability(ok=False, reason=reason, install=again)
         return Availability(ok=True, version=onnxruntime.__version__)
 
     def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:
-        """Copy the ONNX file `model` into `folder` and prove that the runtime computes what the graph says.
+        """Bring the ONNX file `model` into `folder` and prove that the runtime computes what the graph says.
 
-        The reference is the same runtime with all graph optimisations off. float32 outputs must agree within 1e-4
-        of the outputs' scale, else GateFailed; int8 fuses Q/DQ into integer kernels, which round differently, so a
-        cosine similarity below 0.99 is a warning: the scheme does not suit this processor. Both numbers are kept
-        in the manifest's details. Raises UserError for a file that is not valid ONNX.
+        The reference is the same runtime, on the CPU with all graph optimisations off (see `_checks.compare`). Raises
+        UserError for a file that is not valid ONNX and for nodes that fall back (`Opening.session`), GateFailed for
+        float32 outputs that differ.
         """
-        import onnxruntime
-
-        copy_in(model, folder, MODEL)
-        images = _seeded_images(manifest)
-        with closing(_open(model, threads=1, optimise=False)) as reference:
-            _match(reference, manifest, model)
+        options = self._options(manifest)
+        require_opset(self, manifest, model)
+        with closing(self.open_reference(model)) as reference:
+            match(reference.input_name, str(reference.input_dtype), manifest, model)
+            images = seeded_images(manifest, reference.batch)
             expected = reference.run(images)
-        with closing(self.open_file(folder / MODEL, threads=1)) as session:
-            outputs = session.run(images)
-        relative, cosine = _difference(expected, outputs)
-        if manifest.precision == "int8":
-            if cosine < _MIN_COSINE_INT8:
-                events.warn(
-                    f"{model}: on this processor ONNX Runtime's int8 kernels differ from the graph (cosine similarity "
-                    f"{cosine:.4f} on seeded inputs); its scheme {manifest.scheme} may be meant for another processor."
-                )
-        elif not relative <= _MAX_RELATIVE_DIFFERENCE:
-            raise GateFailed(
-                f"{model}: ONNX Runtime's optimised graph differs from the unoptimised one by {relative:.1e} of the "
-                f"outputs' scale, more than {_MAX_RELATIVE_DIFFERENCE:.0e}."
-            )
-        check = {
-            "reference": "ONNX Runtime without graph optimisations",
-            "inputs": f"{_CHECK_BATCH} seeded random images",
-            "max_relative_difference": relative,
-            "cosine_similarity": cosine,
-        }
-        details = {"onnxruntime": onnxruntime.__version__, "check": check}
-        return complete(folder, manifest, engine=self.name, files=[MODEL], details=details)
+        built = _bring(model, folder, options)
+        with closing(self._opening(built, options, manifest.precision, threads=_fewest_threads(options))) as session:
+            outputs, operators = session.run(images), session.operators(images)
+        check = compare("ONNX Runtime", expected, outputs, manifest, model)
+        _warn_of_float32(operators, manifest, model)
+        details = {"onnxruntime": self.available().version, "operators": operators, "check": check}
+        if options.graph != "exported":
+            details["processor"] = _processor()
+        return complete(folder, manifest, engine=self.name, files=[built.name], details=details)
 
     def open(self, folder: Path, manifest: Manifest, threads: int) -> OnnxSession:
-        """Open a built engine with this many threads."""
-        session = self.open_file(folder / manifest.model, threads)
-        _match(session, manifest, folder / manifest.model)
+        """Open a built engine with this many threads.
+
+        Raises UserError, beside what `Opening.session` does, where the graph was optimised for another processor.
+        """
+        options = self._options(manifest)
+        if options.graph != "exported":
+            self._require_same(folder, manifest, options)
+        session = self._opening(folder / manifest.model, options, manifest.precision, threads)
+        match(session.input_name, str(session.input_dtype), manifest, folder / manifest.model)
         return session
 
     def open_file(self, path: Path, threads: int) -> OnnxSession:
         """Open an ONNX file that has no manifest, such as somebody else's. Raises UserError where it can't be."""
-        return _open(path, threads=threads, optimise=True)
+        return Opening(path, threads, OnnxRuntimeOptions(), "all").session()
+
+    def open_reference(self, path: Path) -> OnnxSession:
+        """Open an ONNX file without any optimisation of its graph: what other engines are compared with."""
+        return Opening(path, 1, OnnxRuntimeOptions(), "none").session()
+
+    def _options(self, manifest: Manifest) -> OnnxRuntimeOptions:
+        return parse(OnnxRuntimeOptions, manifest.options, self.name)
+
+    @staticmethod
+    def _opening(path: Path, options: OnnxRuntimeOptions, precision: Precision, threads: int) -> OnnxSession:
+        """Open a file of an engine folder; a graph that was optimised before is left as it is."""
+        level = options.optimisation if options.graph == "exported" else "none"
+        return Opening(path, threads, options, level, precision).session()
+
+    def _require_same(self, folder: Path, manifest: Manifest, options: OnnxRuntimeOptions) -> None:
+        """The version of the runtime, and at the levels that know it the processor, for which it was optimised."""
+        version, here = self.available().version, _processor()
+        if manifest.details["onnxruntime"] != version:
+            events.warn(
+                f"{folder} was optimised by ONNX Runtime {manifest.details['onnxruntime']}, and this is {version}: "
+                "build it again if it does not open."
+            )
+        if options.optimisation in FOR_ONE_PROCESSOR and manifest.details["processor"] != here:
+            raise UserError(
+                f"{folder} was optimised for {manifest.details['processor']}, and this is {here}: build it here, or "
+                "with the option optimisation: extended."
+            )
 
 
-class OnnxSession(Session):
-    """An open ONNX file with one input.
+def _bring(model: Path, folder: Path, options: OnnxRuntimeOptions) -> Path:
+    """Put the model into the folder in the form that the options ask for; where it lies."""
+    if options.graph == "exported":
+        copy_in(model, folder, MODEL)
+        return folder / MODEL
+    is_ort = options.graph == "ort"
+    built = folder / (ORT_MODEL if is_ort else MODEL)
+    form = {"session.save_model_format": "ORT"} if is_ort else {}
+    with artifacts.atomic_path(built) as temporary:
+        Opening(model, _fewest_threads(options), options, options.optimisation).start(optimised=temporary, entries=form)
+    if is_ort:
+        _write_configuration(built, folder / MINIMAL_BUILD)
+    return built
 
-    Inputs and outputs are bound to buffers of our own, kept for the last shape: copying in and out included, that
-    is 2 µs a call faster than `InferenceSession.run` (66.6 against 68.6 µs for a network of that size). So one
-    session serves one thread at a time. What `run` returns is the caller's own.
+
+def _write_configuration(built: Path, target: Path) -> None:
+    """Write which operators and types the model needs, for `build.sh --minimal_build --include_ops_by_config`.
+
+    In a process of its own: ONNX Runtime's tools import torch, change the search path and leave files open.
     """
+    with artifacts.atomic_path(target) as temporary:
+        command = [sys.executable, "-c", _WRITE_CONFIGURATION, str(built), str(temporary)]
+        subprocess.run(command, check=True, capture_output=True)
 
-    def __init__(self, session: Any, threads: int, path: Path) -> None:
-        self._session = session
-        self._threads = threads
-        self._path = path
-        inputs = session.get_inputs()
-        if len(inputs) != 1:
-            raise UserError(f"{path} has {len(inputs)} inputs; kdeploy runs networks with one.")
-        declared = inputs[0]
-        if declared.type not in _DTYPES:
-            raise UserError(f"{path} takes {declared.type}; kdeploy runs networks that take images.")
-        self.input_name: str = declared.name
-        self.input_dtype = np.dtype(_DTYPES[declared.type])
-        self.input_shape: tuple[int | None, ...] = tuple(
-            size if isinstance(size, int) and size > 0 else None for size in declared.shape
+
+def _fewest_threads(options: OnnxRuntimeOptions) -> int:
+    """One, or as many as an affinity names processors for."""
+    return 1 + len(options.affinity.split(";")) if options.affinity else 1
+
+
+def _processor() -> str:
+    """As much of it as the layout of a graph depends on: MLAS blocks channels by 16 with AVX-512, by 8 without."""
+    return f"{platform.machine()} with AVX-512" if "avx512f" in instruction_sets() else platform.machine()
+
+
+def _warn_of_float32(operators: Operators, manifest: Manifest, model: Path) -> None:
+    """float16 is often stored only, and computed in float32 between casts: worth its bytes, and worth knowing."""
+    inside, every = in_precision(operators, manifest.precision)
+    if manifest.precision == "float16" and inside < every:
+        events.warn(
+            f"{model}: of the {every} convolutions and matrix products, ONNX Runtime computes {every - inside} in "
+            "float32 on this processor, between casts."
         )
-        """Sizes in the file's own order, None where the size is left open."""
-        self._output_names = [output.name for output in session.get_outputs()]
-        self._bound: _Bound | None = None
-
-    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """One synchronous inference; a network with several outputs computes all and returns the first."""
-        bound = self._bound
-        if bound is None or bound.input.shape != images.shape:
-            return self._first_run(images)
-        np.copyto(bound.input, images, casting="no")
-        self._session.run_with_iobinding(bound.binding)
-        return bound.outputs[0].copy()
-
-    def describe(self) -> dict[str, Any]:
-        """Version, providers, threads, and where this ONNX Runtime tells it, the nodes that each provider took."""
-        import onnxruntime
-
-        described: dict[str, Any] = {
-            "onnxruntime": onnxruntime.__version__,
-            "providers": self._session.get_providers(),
-            "threads": self._threads,
-            "spinning": self._threads > 1,
-        }
-        if _tells_assignment():
-            nodes: Counter[str] = Counter()
-            for part in self._session.get_provider_graph_assignment_info():
-                nodes[part.ep_name] += len(part.get_nodes())
-            described["nodes"] = dict(nodes)
-        return described
-
-    def close(self) -> None:
-        """Release the runtime's session and the buffers."""
-        self._bound = None
-        self._session = None
-
-    def _first_run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Run a shape for the first time, and bind buffers for the runs that follow.
-
-        The shapes of the outputs are known for certain only after a run.
-        """
-        if images.dtype != self.input_dtype:
-            raise ValueError(f"{self.input_name} takes {self.input_dtype}, not {images.dtype}")
-        try:
-            outputs = self._session.run(self._output_names, {self.input_name: np.ascontiguousarray(images)})
-        except Exception as error:  # as in _open
-            shape = list(images.shape)
-            raise UserError(f"ONNX Runtime can't run {self._path} on an input of {shape}: {_reason(error)}.") from None
-        self._bound = _Bound(self._session.io_binding(), self.input_name, images, self._output_names, outputs)
-        first: NDArray[np.float32] = outputs[0]
-        return first
-
-
-class _Bound:
-    """An IO binding with the arrays that it reads and writes, kept alive together."""
-
-    def __init__(
-        self, binding: Any, input_name: str, like: NDArray[Any], output_names: list[str], outputs: list[NDArray[Any]]
-    ) -> None:
-        self.binding = binding
-        self.input = np.empty(like.shape, like.dtype)
-        self.outputs = [np.empty(output.shape, output.dtype) for output in outputs]
-        binding.bind_input(input_name, "cpu", 0, like.dtype, self.input.shape, self.input.ctypes.data)
-        for name, output in zip(output_names, self.outputs, strict=True):
-            binding.bind_output(name, "cpu", 0, output.dtype, output.shape, output.ctypes.data)
-
-
-def _open(path: Path, *, threads: int, optimise: bool) -> OnnxSession:
-    import onnxruntime
-
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors: what is wrong with a file comes back as an exception
-    # With more than one thread the workers spin between operators: the runtime's default and its lowest latency,
-    # at the price of busy cores. Set here so that a change of the default does not change our measurements.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    if _tells_assignment():
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        # enable_fallback=0: after a failed start the runtime would print to standard output and try other providers.
-        session = onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDER], enable_fallback=0)
-    except Exception as error:  # the runtime's exceptions share no base class
-        raise UserError(f"ONNX Runtime {onnxruntime.__version__} can't open {path}: {_reason(error)}.") from None
-    return OnnxSession(session, threads, path)
-
-
-def _tells_assignment() -> bool:
-    """Whether this ONNX Runtime records which provider took each node; the call is younger than our lower bound."""
-    import onnxruntime
-
-    return hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
-
-
-def _reason(error: Exception) -> str:
-    """The part of the runtime's message that says why: "… : INVALID_PROTOBUF : Load model from X failed:WHY"."""
-    message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0].split(" failed:", 1)[-1].strip().rstrip(".")
-
-
-def _match(session: OnnxSession, manifest: Manifest, path: Path) -> None:
-    found = (session.input_name, str(session.input_dtype))
-    if found != (manifest.input_name, manifest.input_dtype):
-        raise UserError(
-            f"{path} takes {found[1]} {found[0]!r}, but its manifest says "
-            f"{manifest.input_dtype} {manifest.input_name!r}. Build the engine again."
-        )
-
-
-def _seeded_images(manifest: Manifest) -> NDArray[Any]:
-    random = np.random.default_rng(0)
-    shape = manifest.preprocessing
-    if manifest.input_dtype == "uint8":
-        return random.integers(0, 256, (_CHECK_BATCH, shape.height, shape.width, shape.channels), dtype=np.uint8)
-    return random.standard_normal((_CHECK_BATCH, shape.channels, shape.height, shape.width), dtype=np.float32)
-
-
-def _difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> tuple[float, float]:
-    """The largest difference over the largest expected magnitude, and the cosine similarity."""
-    a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
-    tiny = np.finfo(np.float64).tiny
-    relative = np.abs(a - b).max() / max(np.abs(a).max(), tiny)
-    cosine = (a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), tiny)
-    return float(relative), float(cosine)

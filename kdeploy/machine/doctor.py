@@ -141,20 +141,13 @@ def judge_python(version: tuple[int, int]) -> Finding:
 
 def judge_onnxruntime(distributions: Mapping[str, str], imported: installed.OnnxRuntime | str) -> Iterator[Finding]:
     """ONNX Runtime as installed (name and version of each distribution) and as imported."""
-    if len(distributions) > 1:
-        # The plain one came with kdeploy; whoever installed another wanted that one.
-        kept = next(name for name in sorted(distributions, key=lambda name: (name == "onnxruntime", name)))
-        listed = " and ".join(f"{name} {version}" for name, version in distributions.items())
-        yield Finding(
-            level="problem",
-            what="onnxruntime",
-            detail=f"{listed} are installed over each other: they bring the same files, and the last one won.",
-            fix=f"pip uninstall -y {' '.join(distributions)} && pip install --no-deps {kept}=={distributions[kept]}",
-        )
+    if clash := installed.onnxruntime_clash(distributions):
+        detail, fix = clash
+        yield Finding(level="problem", what="onnxruntime", detail=f"{detail}.", fix=fix)
     if isinstance(imported, str):
-        name = next(iter(distributions), "onnxruntime")
         detail = f"It cannot be imported ({imported})." if distributions else "It is not installed."
-        yield Finding(level="problem", what="onnxruntime", detail=detail, fix=f"pip install --force-reinstall {name}")
+        fix = installed.onnxruntime_again(distributions)
+        yield Finding(level="problem", what="onnxruntime", detail=detail, fix=fix)
         return
     providers = ", ".join(imported.providers)
     yield Finding(level="ok", what="onnxruntime", detail=f"{imported.version}; execution providers: {providers}")

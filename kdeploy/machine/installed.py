@@ -8,10 +8,30 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+_ONNXRUNTIMES = (
+    "onnxruntime",
+    "onnxruntime-azure",
+    "onnxruntime-cann",
+    "onnxruntime-directml",
+    "onnxruntime-gpu",
+    "onnxruntime-migraphx",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-rocm",
+    "onnxruntime-silicon",
+    "onnxruntime-training",
+    "onnxruntime-vitisai",
+    "onnxruntime-webgpu",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+"""By name, because asking each installed distribution for what it brings takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +64,36 @@ def onnxruntime_distributions() -> dict[str, str]:
 
     There are many (`onnxruntime-gpu`, `onnxruntime-openvino`, ...), all with the same files: the last one wins.
     """
-    names = metadata.packages_distributions().get("onnxruntime", [])
-    return {name: metadata.version(name) for name in sorted(set(names))}
+    found = {}
+    for name in _ONNXRUNTIMES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.distribution(name)
+    if len(found) > 1:  # some have become providers that are loaded into `onnxruntime`, and bring files of their own
+        found = {name: one for name, one in found.items() if _brings(one, "onnxruntime")}
+    return {name: one.version for name, one in found.items()}
+
+
+def onnxruntime_clash(distributions: Mapping[str, str]) -> tuple[str, str] | None:
+    """What is wrong where several ONNX Runtimes are installed, and the command that puts it right; None: all is well.
+
+    distributions: what `onnxruntime_distributions` found.
+    """
+    if len(distributions) < 2:
+        return None
+    listed = " and ".join(f"{name} {version}" for name, version in distributions.items())
+    # The plain one came with kdeploy; whoever installed another wanted that one.
+    kept = next(name for name in sorted(distributions, key=lambda name: (name == "onnxruntime", name)))
+    return (
+        f"{listed} are installed over each other: they bring the same files, and the last one won",
+        f"pip uninstall -y {' '.join(distributions)} && pip install --no-deps {kept}=={distributions[kept]}",
+    )
+
+
+def onnxruntime_again(distributions: Mapping[str, str]) -> str:
+    """The command that installs ONNX Runtime, or what is installed of it once more."""
+    for name, version in distributions.items():
+        return f"pip install --force-reinstall --no-deps {name}=={version}"
+    return "pip install onnxruntime"
 
 
 def onnxruntime() -> OnnxRuntime | str:
@@ -81,6 +129,12 @@ def torch() -> Torch | str | None:
         torchvision=version,
         torchvision_error=vision_error,
     )
+
+
+def _brings(distribution: metadata.Distribution, package: str) -> bool:
+    """Whether a distribution has files in this package; one that keeps no list of its files is taken to."""
+    files = distribution.files
+    return files is None or any(file.parts[0] == package for file in files)
 
 
 def missing_by_extra(requires: Iterable[str], own_name: str = "kdeploy") -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,19 @@ def check_images(images: NDArray[Any], model: ModelProto) -> None:
         raise UserError(f"{int(broken.sum())} of {len(images)} calibration images hold NaN or infinity.")
     if images.min() == images.max():
         raise UserError(f"Every value of the {len(images)} calibration images is {images.flat[0]}; they show nothing.")
+
+
+def check_classes(labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Refuse images of a single class: what the others do to activations was never seen.
+
+    Raises UserError that names the class.
+    """
+    shown = np.unique(labels)
+    if len(shown) == 1 and len(classes) > 1:
+        raise UserError(
+            f"All {len(labels)} calibration images are of the class {classes[int(shown[0])]!r}, one of {len(classes)}; "
+            "raise calibration.samples, or give training images of more classes."
+        )
 
 
 def pick(labels: NDArray[np.int64], samples: int, seed: int) -> NDArray[np.int64]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:
@@ -47,3 +48,25 @@ def input_shape(graph: GraphProto) -> tuple[str, int, tuple[int | None, ...]]:
     tensor = inputs[0].type.tensor_type
     sizes = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
     return inputs[0].name, tensor.elem_type, sizes
+
+
+def only_for(model: ModelProto, tensor: str) -> ModelProto:
+    """The part of a graph that computes one tensor, as its only output; the tensor's shape is left open."""
+    made = producers(model.graph)
+    wanted, needed = [tensor], set[str]()
+    while wanted:
+        node = made.get(wanted.pop())
+        if node is not None and needed.isdisjoint(node.output):
+            needed.update(node.output)
+            wanted.extend(node.input)
+    result = ModelProto()
+    result.CopyFrom(model)
+    kept = [node for node in result.graph.node if not needed.isdisjoint(node.output)]
+    used = {name for node in kept for name in node.input}
+    tensors = [initial for initial in result.graph.initializer if initial.name in used]
+    for field, values in (("node", kept), ("initializer", tensors), ("value_info", []), ("output", [])):
+        copies = [copy.deepcopy(value) for value in values]
+        del getattr(result.graph, field)[:]
+        getattr(result.graph, field).extend(copies)
+    result.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    return result

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection, Iterator
+from itertools import count
 from typing import cast
 
 import numpy as np
@@ -16,7 +18,18 @@ Floats = NDArray[np.float32]
 
 def prepare(model: ModelProto) -> ModelProto:
     """All rewrites that come before quantising, in the order in which they help each other."""
-    return drop_unused(strip_value_info(fold_batch_norm(pool_globally(model))))
+    return drop_unused(strip_value_info(fold_batch_norm(pool_globally(name_nodes(model)))))
+
+
+def name_nodes(model: ModelProto) -> ModelProto:
+    """Give each node that has none a name, after what it makes: layers are told apart by it."""
+    result = copy.deepcopy(model)
+    taken = {node.name for node in result.graph.node}
+    for node in result.graph.node:
+        if not node.name:
+            node.name = next(name for name in _numbered(f"{node.op_type}/{node.output[0]}") if name not in taken)
+            taken.add(node.name)
+    return result
 
 
 def strip_value_info(model: ModelProto) -> ModelProto:
@@ -45,10 +58,10 @@ def pool_globally(model: ModelProto) -> ModelProto:
     """
     result = copy.deepcopy(model)
     values = constants(result.graph)
-    ranks = _ranks(result)
+    shapes = _shapes(result)
     nodes: list[NodeProto] = []
     for node in result.graph.node:
-        if node.op_type == "ReduceMean" and ranks.get(node.input[0]) == 4 and _spatial(node, values):
+        if node.op_type == "ReduceMean" and len(shapes.get(node.input[0], ())) == 4 and _spatial(node, values):
             nodes.extend(_pool(node))
         else:
             nodes.append(node)
@@ -110,11 +123,46 @@ def keep_logits_float(model: ModelProto, tail: set[str]) -> ModelProto:
     return result
 
 
-def _ranks(model: ModelProto) -> dict[str, int]:
-    """The number of dimensions of each tensor, as far as shape inference knows it."""
+def widen_constants(model: ModelProto, nodes: Collection[str]) -> ModelProto:
+    """Repeat each channel's constant along the width in these additions and multiplications: preprocessing.
+
+    ONNX Runtime runs integer convolutions with channels last, and moves the transposition of the images in front of
+    the normalisation away. What is left there is an addition of `[3]` to the last dimension, in steps of three values:
+    1.2 ms for an image of 224x224, half of what a small network takes. With `[width, 3]` it is a twentieth of that.
+    nodes: their names. Only constants of `[1, C, 1, 1]` on images of a known width are touched.
+    """
+    result = copy.deepcopy(model)
+    graph = result.graph
+    values, shapes = constants(graph), _shapes(result)
+    for node in graph.node:
+        if node.name not in nodes or node.op_type not in ("Add", "Mul", "Sub", "Div"):
+            continue
+        for place, name in enumerate(node.input):
+            width = (shapes.get(node.output[0]) or [None])[-1]
+            constant = values.get(name)
+            if width is None or constant is None or not _one_for_each_channel(constant):
+                continue
+            wide = np.repeat(constant.reshape(1, -1, 1, 1), width, axis=3)
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(wide), f"{node.output[0]}_wide"))
+            node.input[place] = f"{node.output[0]}_wide"
+    return drop_unused(result)
+
+
+def _one_for_each_channel(constant: NDArray[np.generic]) -> bool:
+    shape = constant.shape[-3:]
+    return len(shape) == 3 and constant.size == shape[0] > 1
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}/{number}" for number in count(2))
+
+
+def _shapes(model: ModelProto) -> dict[str, list[int | None]]:
+    """The shape of each tensor, as far as shape inference knows it; None for sizes left open."""
     graph = shape_inference.infer_shapes(model).graph
     return {
-        value.name: len(value.type.tensor_type.shape.dim)
+        value.name: [size.dim_value or None for size in value.type.tensor_type.shape.dim]
         for value in [*graph.input, *graph.value_info, *graph.output]
         if value.type.tensor_type.HasField("shape")
     }

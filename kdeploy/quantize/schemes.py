@@ -10,6 +10,7 @@ from kdeploy import events
 from kdeploy.errors import Unavailable, UserError, nearest
 
 IntegerType = Literal["uint8", "int8"]
+Placement = Literal["integer kernels", "products and residuals", "everything"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,16 @@ class Scheme:
     symmetric_activations: bool
     """Activations with zero point 0."""
     highest_opset: int
-    """The newest operators this was proved with, by the tests of this room."""
+    """The newest operators that its target takes, as far as the tests of this room, or its documentation, prove it."""
     why: str
+    placement: Placement = "integer kernels"
+    """Around which operators Q/DQ pairs stand: those for which ONNX Runtime's CPU kernels compute in integers; products
+    and residual additions; or every operator between the first product and the logits."""
+    float_weights: bool = False
+    """Weights stay float32 in front of a Q/DQ pair of their own, and biases float32 without one: the target's compiler
+    quantises them."""
+    per_channel_operators: frozenset[str] = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+    """Where `per_channel` holds; the others have one scale for a weight."""
 
 
 SCHEMES = {
@@ -72,6 +81,37 @@ SCHEMES = {
             highest_opset=23,
             why="NEON multiplies int8 by int8 as it is",
         ),
+        # TensorRT takes no zero points and no quantised biases, fuses a Q/DQ pair on float32 weights, and fuses an
+        # addition into the convolution before it where only the other branch is quantised. Opsets 9 to 20:
+        # https://docs.nvidia.com/deeplearning/tensorrt/archives/tensorrt-1030/developer-guide/index.html
+        Scheme(
+            name="tensorrt",
+            instruction_sets=frozenset(),
+            activation_type="int8",
+            weight_type="int8",
+            per_channel=True,
+            reduce_range=False,
+            symmetric_activations=True,
+            highest_opset=20,
+            why="TensorRT's int8 is symmetric, and reads Q/DQ pairs as instructions",
+            placement="products and residuals",
+            float_weights=True,
+        ),
+        # The HTP backend runs what lies between Q/DQ pairs and nothing else, with a scale for each channel in
+        # convolutions only: https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html
+        Scheme(
+            name="qnn",
+            instruction_sets=frozenset(),
+            activation_type="uint8",
+            weight_type="int8",
+            per_channel=True,
+            reduce_range=False,
+            symmetric_activations=False,
+            highest_opset=21,
+            why="Qualcomm's HTP computes what is quantised, and hands every other operator back to the processor",
+            placement="everything",
+            per_channel_operators=frozenset({"Conv", "ConvTranspose"}),
+        ),
     )
 }
 
@@ -79,16 +119,26 @@ SCHEMES = {
 def choose_scheme(requested: str, instruction_sets: Collection[str]) -> Scheme:
     """The scheme called `requested`, or for `auto` the first that suits a processor with these instruction sets.
 
-    The choice made by `auto` is reported with its reason. Raises UserError for an unknown name, and Unavailable
-    where `auto` finds nothing.
+    The choice made by `auto` is reported with its reason. Raises as `resolve` does.
+    """
+    scheme = resolve(requested, instruction_sets)
+    if requested == "auto":
+        found = ", ".join(sorted(scheme.instruction_sets.intersection(instruction_sets)))
+        events.decided("int8 scheme", scheme.name, f"this processor has {found}: {scheme.why}")
+    return scheme
+
+
+def resolve(requested: str, instruction_sets: Collection[str]) -> Scheme:
+    """As `choose_scheme`, and nothing is said.
+
+    Raises UserError for an unknown name, and Unavailable where `auto` finds nothing.
     """
     if requested != "auto":
         if requested not in SCHEMES:
             raise UserError(f"There is no int8 scheme {requested!r}.{nearest(requested, [*SCHEMES, 'auto'])}")
         return SCHEMES[requested]
     for scheme in SCHEMES.values():
-        if found := sorted(scheme.instruction_sets.intersection(instruction_sets)):
-            events.decided("int8 scheme", scheme.name, f"this processor has {', '.join(found)}: {scheme.why}")
+        if scheme.instruction_sets.intersection(instruction_sets):
             return scheme
     raise Unavailable(
         "No int8 scheme suits this processor, which has none of "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from kdeploy import engines, methods, models, sources
 from kdeploy.errors import KdeployError, UserError
 from kdeploy.recipe.procedures import opens_training_images
-from kdeploy.recipe.schema import NetworkSpec, Recipe
+from kdeploy.recipe.schema import EngineSpec, NetworkSpec, Recipe
 from kdeploy.training import procedures
 
 Locate = Callable[[tuple[str | int, ...]], str]
+_Named = TypeVar("_Named")
 
 
 def check(recipe: Recipe, locate: Locate) -> None:
@@ -29,7 +31,7 @@ def check(recipe: Recipe, locate: Locate) -> None:
         for method in () if assistant.distill is None else assistant.distill.methods:
             _at(locate, (*place, "distill", "method"), methods.check, method.method)
     for number, engine in enumerate(recipe.engines):
-        _at(locate, ("engines", number, "engine"), _engine, engine.engine)
+        _at(locate, ("engines", number, "engine"), _engine, engine)
     if recipe.teacher is not None:
         _network(recipe.teacher, ("teacher",), locate)
     for number, spec in enumerate(recipe.teachers):
@@ -43,17 +45,20 @@ def check(recipe: Recipe, locate: Locate) -> None:
     _bundle_is_built(recipe, locate)
 
 
-def _at(locate: Locate, location: tuple[str | int, ...], check: Callable[[str], object], name: str) -> None:
+def _at(locate: Locate, location: tuple[str | int, ...], check: Callable[[_Named], object], named: _Named) -> None:
     try:
-        check(name)
+        check(named)
     except KdeployError as error:
         raise type(error)(f"{locate(location)}: {error}") from None
 
 
-def _engine(name: str) -> None:
-    engines.find(name)
-    if name == "pytorch":
-        raise UserError("each network is measured in pytorch anyway, as the baseline: leave it out of engines.")
+def _engine(spec: EngineSpec) -> None:
+    engines.check(spec.engine, spec.precision, spec.options)
+    if spec.engine == "pytorch" and not (spec.options.get("compile") and spec.variant):
+        raise UserError(
+            "each network is measured in pytorch anyway, as the baseline, in eager mode: leave it out of engines, or "
+            "ask for {engine: pytorch, variant: compiled, options: {compile: true}}."
+        )
 
 
 def _network(spec: NetworkSpec, at: tuple[str | int, ...], locate: Locate) -> None:

@@ -104,6 +104,8 @@ class ReportData(Part):
     parity: dict[str, Parity]
     """By the name of the file that was compared."""
     gates: tuple[Gate, ...]
+    int8_failures: tuple[str, ...] = ()
+    """Where int8 is slower or less accurate than float32: sentences."""
     provenance: tuple[Stage, ...]
     machine: dict[str, Any]
     warnings: tuple[str, ...]

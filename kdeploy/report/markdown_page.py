@@ -29,6 +29,7 @@ def page(report: ReportData, per_seed: Mapping[int, Sequence[Row]]) -> str:
     for seed, rows in per_seed.items():
         parts += [f"## Seed {seed}", to_markdown(rows)]
     parts += ["## Gates" + (f" (seed {report.seed})" if len(per_seed) > 1 else ""), _gates(report)]
+    parts += ["\n".join(f"- {failure}" for failure in report.int8_failures)]
     parts += ["## Machine", _machine(report)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 

@@ -76,7 +76,9 @@ def batch_one(measurement: Measurement) -> Latency | None:
 def display_name(measurement: Measurement) -> str:
     """ "teacher · PyTorch float32"; a file from outside a run goes by its own name."""
     subject = measurement.name if measurement.role == "file" else measurement.role
-    return f"{subject} · {_ENGINES.get(measurement.engine, measurement.engine)} {measurement.precision}"
+    runtime = _ENGINES.get(measurement.engine, measurement.engine)
+    variant = f" ({measurement.variant})" if measurement.variant else ""
+    return f"{subject} · {runtime} {measurement.precision}{variant}"
 
 
 def _place(measurement: Measurement) -> tuple[int, str, bool, str, int]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdeploy import artifacts, engines, events
-from kdeploy.engines.base import Manifest
-from kdeploy.stages import export
+from kdeploy.engines.base import Manifest, Precision
+from kdeploy.recipe.schema import EngineSpec
+from kdeploy.stages import export, precisions
 from kdeploy.stages.base import Run
+from kdeploy.stages.precisions import FLOAT32, INTEGER
 
 PYTORCH = "pytorch"
 
@@ -21,12 +23,17 @@ class BuildEngine:
 
     role: str
     engine: str
-    precision: str = "float32"
+    precision: Precision = "float32"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
+    asked: EngineSpec | None = None
+    """What the recipe asks for; None: PyTorch, or the float32 file."""
 
     @property
     def row(self) -> str:
-        """The row of the tables: teacher-pytorch, student-onnxruntime-int8, ..."""
-        return f"{self.role}-{self.engine}" + ("" if self.engine == PYTORCH else f"-{self.precision}")
+        """The row of the tables: teacher-pytorch, student-onnxruntime-int8, student-onnxruntime-float32-ort, ..."""
+        precision = "" if self.engine == PYTORCH else self.precision
+        return "-".join(filter(None, (self.role, self.engine, precision, self.variant)))
 
     @property
     def name(self) -> str:
@@ -35,7 +42,8 @@ class BuildEngine:
     def inputs(self, run: Run) -> Mapping[str, Any]:
         found = engines.find(self.engine).available()
         card = artifacts.sha256_file(self._card(run))
-        return {"engine": self.engine, "version": found.version, "source": self._hash(run), "card": card}
+        asked = {"options": dict(self.options)} if self.options else {}  # a run from before there were any goes on
+        return {"engine": self.engine, "version": found.version, "source": self._hash(run), "card": card, **asked}
 
     def run(self, run: Run) -> Sequence[Path]:
         engine = engines.find(self.engine)
@@ -48,7 +56,8 @@ class BuildEngine:
     def _source(self, run: Run) -> Path:
         if self.engine == PYTORCH:
             return run.folder / "networks" / self.role
-        return export.onnx_file(run.folder, self.role, self.precision)
+        label = FLOAT32 if self.asked is None else precisions.label(self.asked, run.recipe.engines)
+        return export.onnx_file(run.folder, self.role, label)
 
     def _hash(self, run: Run) -> str:
         source = self._source(run)
@@ -61,9 +70,10 @@ class BuildEngine:
         """What is known before the build."""
         card = artifacts.read_json(self._card(run))
         in_graph = self.engine == PYTORCH or run.recipe.export.preprocess == "in-graph"
-        scheme = None
-        if self.precision == "int8":
-            scheme = artifacts.read_json(self._source(run).with_suffix(".json"))["scheme"]
+        scheme, opset = None, None if self.engine == PYTORCH else run.recipe.export.opset
+        if self.precision in INTEGER:
+            quantised = artifacts.read_json(self._source(run).with_suffix(".json"))
+            scheme, opset = quantised["scheme"], quantised["opset"]
         return Manifest(
             engine=self.engine,
             precision=self.precision,
@@ -78,6 +88,8 @@ class BuildEngine:
             parameters=card["parameters"],
             macs=card["macs"],
             source=self._hash(run),
-            opset=None if self.engine == PYTORCH else run.recipe.export.opset,
+            opset=opset,
             scheme=scheme,
+            options=dict(self.options),
+            variant=self.variant,
         )

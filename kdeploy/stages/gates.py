@@ -11,6 +11,8 @@ from kdeploy.bench.artifacts import role_of
 from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
+from kdeploy.stages.engines import PYTORCH
+from kdeploy.stages.precisions import INTEGER
 
 FILE = "gates.json"
 _EXPORTED = "-onnxruntime-float32"
@@ -31,7 +33,7 @@ class Gates:
         asked = run.recipe.gates
         gates = [
             *_parity(run.files("export/*.parity.json")),
-            *_int8(run.files("export/*.int8.json"), asked.int8_drop_points),
+            *_drops(_cards(run), asked.int8_drop_points),
             *_gain(run.folder / "networks", asked.student_gain_points),
         ]
         target = run.folder / FILE
@@ -49,7 +51,7 @@ def failed_rows(folder: Path) -> set[str]:
     """The rows that a failed gate speaks of; with a network's float32 file, all engines that were made from it."""
     failed = {gate.row for gate in read(folder) if not gate.passed}
     wrong = {row.removesuffix(_EXPORTED) for row in failed if row.endswith(_EXPORTED)}
-    built = [path.name for path in (folder / "engines").glob("*") if not path.name.endswith("-pytorch")]
+    built = [path.name for path in (folder / "engines").glob("*") if f"-{PYTORCH}" not in path.name]
     return failed.union(row for row in built if role_of(row) in wrong)
 
 
@@ -57,20 +59,24 @@ def _parity(records: Sequence[Path]) -> list[Gate]:
     gates = []
     for path in records:
         record = parity.Parity.model_validate(artifacts.read_json(path))
-        role, precision = path.name.split(".")[:2]
+        role, label = path.name.removesuffix(".parity.json").split(".", 1)
+        card = path.with_name(f"{role}.{label}.json")
+        rows = artifacts.read_json(card)["rows"] if card.is_file() else [f"{role}-onnxruntime-{label}"]
         bound = "finite outputs of the right shape"
         if record.tolerance is not None:
             bound = f"within {record.tolerance:g} of torch's scale, cosine at least {record.min_cosine_similarity}"
-        gates.append(
-            Gate(
-                name=f"parity of {role}.{precision}.onnx",
-                row=f"{role}-onnxruntime-{precision}",
-                bound=bound,
-                value="; ".join(record.reasons) or _figures(record),
-                passed=record.passed,
-            )
-        )
+        value = "; ".join(record.reasons) or _figures(record)
+        gates += [
+            Gate(name=f"parity of {role}.{label}.onnx", row=row, bound=bound, value=value, passed=record.passed)
+            for row in rows
+        ]
     return gates
+
+
+def _cards(run: Run) -> list[Mapping[str, Any]]:
+    """What is known of each file of lower precision, as `stages.quantize` writes it."""
+    found = run.files("export/*.json")
+    return [artifacts.read_json(path) for path in found if not path.name.endswith(".parity.json")]
 
 
 def _figures(record: parity.Parity) -> str:
@@ -80,44 +86,43 @@ def _figures(record: parity.Parity) -> str:
     )
 
 
-def _int8(cards: Sequence[Path], bound: float | None) -> list[Gate]:
-    """int8 against float32, in points of accuracy on the same validation images.
+def _drops(cards: Sequence[Mapping[str, Any]], bound: float | None) -> list[Gate]:
+    """int8 and mixed against float32, in points of accuracy on the same validation images; mixed has its own budget.
 
     Without validation images it must name float32's class on all but as many points of the synthesised images: on
     those, it cannot have lost more.
     """
-    if bound is None:
-        return []
     gates = []
-    for path in cards:
-        card = artifacts.read_json(path)
-        asked, value, drop = _of_validation(card, bound) if "validation" in card else _of_agreement(card, bound)
-        role = path.name.split(".")[0]
-        gates.append(
-            Gate(
-                name="int8_drop_points",
-                row=f"{role}-onnxruntime-int8",
-                bound=asked,
-                value=value,
-                passed=drop <= bound + 1e-9,
-            )
-        )
+    for card in cards:
+        precision = card["precision"]
+        allowed = card["budget_points"] if precision == "mixed" else bound
+        if precision not in INTEGER or allowed is None:
+            continue
+        asked, value, drop = (_of_validation if "validation" in card else _of_agreement)(card, allowed)
+        gates += [
+            Gate(name=f"{precision}_drop_points", row=row, bound=asked, value=value, passed=drop <= allowed + 1e-9)
+            for row in card["rows"]
+        ]
     return gates
 
 
 def _of_validation(card: Mapping[str, Any], bound: float) -> tuple[str, str, float]:
     """What is asked for, what was measured, and the loss in points."""
-    validation = card["validation"]
-    drop = 100 * (validation["float32"] - validation["int8"])
+    validation, precision = card["validation"], card["precision"]
+    drop = 100 * (validation["float32"] - validation[precision])
     measured = f"{-drop:+.2f} points on {validation['samples']} validation images"
-    return f"int8 within {bound:g} points of float32, or above", measured, drop
+    return f"{precision} within {bound:g} points of float32, or above", measured, drop
 
 
 def _of_agreement(card: Mapping[str, Any], bound: float) -> tuple[str, str, float]:
     """The same, by the classes that int8 and float32 name."""
     found = card["agreement"]
     measured = f"{found['share']:.2%} of {found['samples']} {found['images']}"
-    return f"int8 names float32's class on at least {100 - bound:g} %", measured, 100 * (1 - found["share"])
+    return (
+        f"{card['precision']} names float32's class on at least {100 - bound:g} %",
+        measured,
+        100 * (1 - found["share"]),
+    )
 
 
 def _gain(networks: Path, bound: float | None) -> list[Gate]:

@@ -21,13 +21,15 @@ from kdeploy.stages import model_images
 from kdeploy.stages.base import Run
 from kdeploy.stages.engines import PYTORCH, BuildEngine
 from kdeploy.stages.export import Export
+from kdeploy.stages.precisions import FLOAT32, made_of_float32
 from kdeploy.stages.quantize import Quantize
 from kdeploy.stages.simplify import require_simplifier, simplify_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-FLOAT32 = "float32"
+_ANY = "onnxruntime"
+"""Whose rows a file is written for where no engine is asked for."""
 PRECISIONS: tuple[str, ...] = get_args(EngineSpec.model_fields["precision"].annotation)
 DEFAULT_SHAPE, DEFAULT_CLASSES = (3, 224, 224), 1000
 DEFAULT_SAMPLES = 1000
@@ -74,13 +76,18 @@ class Asked:
     def rows(self) -> tuple[EngineSpec, ...]:
         """Every engine in every precision; torch, the baseline, in float32 alone."""
         return tuple(
-            self.spec(engine, precision)
+            self._spec(engine, precision)
             for engine in self.engines
             for precision in self.precisions
             if engine != PYTORCH or precision == FLOAT32
         )
 
-    def spec(self, engine: str, precision: str) -> EngineSpec:
+    @property
+    def files(self) -> tuple[EngineSpec, ...]:
+        """What ONNX files are needed: those of the engines, and without any engine those that are asked for."""
+        return self.rows if self.engines else tuple(self._spec(_ANY, precision) for precision in self.precisions)
+
+    def _spec(self, engine: str, precision: str) -> EngineSpec:
         """One engine in one precision, as a recipe would have it."""
         return EngineSpec.model_validate({"engine": engine, "precision": precision, "scheme": self.scheme})
 
@@ -105,12 +112,14 @@ class Original:
 class ModelRun(Run):
     """A folder with one network that is not trained here.
 
-    given: calibration images as train, those that are measured on as validation. what: what they are, in words.
+    asked: what is to become of it. given: calibration images as train, those that are measured on as validation. what:
+    what they are, in words.
     fits: whether their labels are the network's classes. written: the ONNX files of this export, float32 first.
     original: the file that the network came in, where it is none of torch.
     """
 
-    given: Splits | None = None
+    given: Splits = field(kw_only=True)
+    asked: Asked = field(kw_only=True)
     what: str = "real images"
     fits: bool = False
     written: list[Path] = field(default_factory=list)
@@ -118,7 +127,6 @@ class ModelRun(Run):
 
     @cached_property
     def splits(self) -> Splits:
-        assert self.given is not None
         return self.given
 
     @property
@@ -187,7 +195,7 @@ def open_run(
     folders', where there are as many.
     """
     # Not validated as a whole: a recipe has a teacher, and here nobody is taught.
-    recipe = Recipe.model_construct(name=role, student=network, export=asked.export, engines=asked.rows)
+    recipe = Recipe.model_construct(name=role, student=network, export=asked.export, engines=asked.files)
     own = names or tuple(str(number) for number in range(classes))
     fits = files is not None and (files.classes == names if names else len(files.classes) == classes)
     if files is None:
@@ -196,7 +204,7 @@ def open_run(
         if not fits:
             _say_why_no_accuracy(files, own)
         given, what = model_images.read(files, asked.shape, None if fits else own), "real images"
-    return ModelRun(recipe, asked.folder, RunRecord.new(role, 0), given=given, what=what, fits=fits)
+    return ModelRun(recipe, asked.folder, RunRecord.new(role, 0), given=given, asked=asked, what=what, fits=fits)
 
 
 def compile_engines(run: ModelRun, asked: Asked) -> None:
@@ -207,11 +215,10 @@ def compile_engines(run: ModelRun, asked: Asked) -> None:
         return
     if asked.simplify:
         simplify_file(run, role)
-    for precision in asked.precisions:
-        if precision != FLOAT32:
-            run.do(Quantize(role, asked.spec((*asked.engines, "onnxruntime")[0], precision)))
+    for label, spec in made_of_float32(asked.files).items():
+        run.do(Quantize(role, label, spec))
     for row in asked.rows:
-        run.do(BuildEngine(role, row.engine, row.precision))
+        run.do(_builder(role, row))
 
 
 def is_sound(run: ModelRun) -> bool:
@@ -223,8 +230,12 @@ def built(run: ModelRun) -> list[Path]:
     """The engine folders that were asked for, in that order; none where the float32 file is wrong."""
     if not is_sound(run):
         return []
-    rows = [BuildEngine(run.recipe.name, row.engine, row.precision).row for row in run.recipe.engines]
+    rows = [_builder(run.recipe.name, row).row for row in run.asked.rows]
     return [run.folder / "engines" / row for row in rows]
+
+
+def _builder(role: str, row: EngineSpec) -> BuildEngine:
+    return BuildEngine(role, row.engine, row.precision, row.options, row.variant, row)
 
 
 def role_of(name: str) -> str:

@@ -14,7 +14,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(empty, kdeploy):
     answer = kdeploy("run", "quickstart", *short(), "--dry-run")
     assert answer.status == 0
     assert "networks/teacher" in answer.out
-    assert "timed steps of" in answer.out
+    assert "the fastest of a few steps, times" in answer.out
     assert "on disk under runs/quickstart; downloads: none." in answer.out
     assert list(empty.iterdir()) == []
 

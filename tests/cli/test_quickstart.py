@@ -173,9 +173,22 @@ def test_export_of_a_run_shows_parity(place, kdeploy):
     answer = kdeploy("export", RUN, "--json", "-")
     assert answer.status == 0
     files = {Path(one["path"]).name: one["parity"] for one in answer.json["files"]}
-    assert set(files) == {"student.float32.onnx", "student.int8.onnx", "teacher.float32.onnx"}
+    int8 = next(name for name in files if name.startswith("student.int8-"))  # named after this machine's scheme
+    assert set(files) == {"student.float32.onnx", int8, "teacher.float32.onnx"}
     assert files["student.float32.onnx"]["cosine_similarity"] >= 0.9999
     assert files["student.float32.onnx"]["samples"] == 256
+
+
+def test_sensitivity_of_a_run_shows_every_layer(place, kdeploy):
+    answer = kdeploy("sensitivity", RUN, "--samples", "40", "--json", "-")
+    assert answer.status == 0
+    assert answer.json["images"] == {"samples": 40, "split": "validation", "what": "real images"}
+    layers = [cost["layer"] for cost in answer.json["layers"]]
+    assert len(layers) == len(set(layers)) == 14  # convolutions, additions, pool, classifier
+    assert Path(RUN, "sensitivity", f"student.{answer.json['scheme']}.svg").is_file()
+    answer = kdeploy("sensitivity", RUN, "--role", "teacher")
+    assert answer.status == 2
+    assert "'teacher' is not compiled in this run; choose from: student." in answer.said
 
 
 def test_export_refuses_options_that_the_recipe_of_a_run_decides(place, kdeploy):

@@ -33,25 +33,62 @@ def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 1), dtype=np.uint8)
 
 
-def save_classifier(path: Path, *, in_graph: bool = True, batch: int | str = "batch") -> Path:
+def save_classifier(
+    path: Path, *, in_graph: bool = True, batch: int | str = "batch", opset: int = 18, name: str = "image"
+) -> Path:
     """A linear classifier: uint8 `[B, 8, 8, 1]` to probabilities, or float32 `[B, 1, 8, 8]` to logits."""
     element = TensorProto.UINT8 if in_graph else TensorProto.FLOAT
     shape = [batch, SIZE, SIZE, 1] if in_graph else [batch, 1, SIZE, SIZE]
     nodes = [
-        helper.make_node("Flatten", ["scaled" if in_graph else "image"], ["flat"]),
+        helper.make_node("Flatten", ["scaled" if in_graph else name], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
     ]
     if in_graph:
-        nodes.insert(0, helper.make_node("Cast", ["image"], ["number"], to=TensorProto.FLOAT))
+        nodes.insert(0, helper.make_node("Cast", [name], ["number"], to=TensorProto.FLOAT))
         nodes.insert(1, helper.make_node("Div", ["number", "range"], ["scaled"]))
         nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"]))
     output = "probabilities" if in_graph else "logits"
     graph = helper.make_graph(
         nodes,
         "classifier",
-        [helper.make_tensor_value_info("image", element, shape)],
+        [helper.make_tensor_value_info(name, element, shape)],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, len(CLASSES)])],
         [numpy_helper.from_array(weights(), "weights"), numpy_helper.from_array(np.float32(255), "range")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def save_quantised(path: Path, *, name: str = "image") -> Path:
+    """The classifier on images, its product in int8: uint8 activations, int8 weights (static Q/DQ)."""
+    whole = weights()
+    scale = np.float32(np.abs(whole).max() / 127)
+    nodes = [
+        helper.make_node("Cast", [name], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["number", "range"], ["scaled"]),
+        helper.make_node("Flatten", ["scaled"], ["flat"]),
+        helper.make_node("QuantizeLinear", ["flat", "flat_scale", "flat_zero"], ["flat_q"]),
+        helper.make_node("DequantizeLinear", ["flat_q", "flat_scale", "flat_zero"], ["flat_dq"]),
+        helper.make_node("DequantizeLinear", ["weights_q", "weights_scale", "weights_zero"], ["weights_dq"]),
+        helper.make_node("MatMul", ["flat_dq", "weights_dq"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    constants = {
+        "range": np.float32(255),
+        "flat_scale": np.float32(1 / 255),
+        "flat_zero": np.uint8(0),
+        "weights_q": np.round(whole / scale).astype(np.int8),
+        "weights_scale": scale,
+        "weights_zero": np.int8(0),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "quantised",
+        [helper.make_tensor_value_info(name, TensorProto.UINT8, ["batch", SIZE, SIZE, 1])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(CLASSES)])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn")
+_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "safetensors", "sklearn")
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ _BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklea
     [
         "kdeploy.engines",
         "kdeploy.engines.onnxruntime",
+        "kdeploy.engines.openvino",
         "kdeploy.engines.pytorch",
         "kdeploy.bench.statistics",
         "kdeploy.bench.artifacts",

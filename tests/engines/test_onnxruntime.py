@@ -57,13 +57,13 @@ def departs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = onnx.load(wrong)
     model.graph.initializer[0].raw_data = (-models.weights()).tobytes()
     onnx.save(model, wrong)
-    honest = OnnxRuntime.open_file
-    monkeypatch.setattr(OnnxRuntime, "open_file", lambda self, path, threads: honest(self, wrong, threads))
+    honest = OnnxRuntime._opening
+    monkeypatch.setattr(OnnxRuntime, "_opening", lambda self, path, *how, **more: honest(wrong, *how, **more))
 
 
 @pytest.mark.usefixtures("departs")
 def test_a_runtime_that_departs_from_the_graph_fails_the_gate(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match="differs from the unoptimised one"):
+    with pytest.raises(GateFailed, match="ONNX Runtime's outputs differ from the graph's"):
         OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
     assert not (tmp_path / "engine" / "manifest.json").exists()
 
@@ -74,7 +74,7 @@ def test_int8_kernels_that_depart_from_the_graph_are_a_warning(
 ) -> None:
     known = models.manifest(precision="int8", scheme="x86-vnni")
     manifest = OnnxRuntime().build(source, tmp_path / "engine", known)
-    assert "its scheme x86-vnni may be meant for another processor" in caplog.text
+    assert "its scheme x86-vnni may be meant for another one" in caplog.text
     assert manifest.details["check"]["cosine_similarity"] < 0.99
 
 
@@ -90,7 +90,7 @@ def test_describe_names_the_provider_and_its_nodes(tmp_path: Path) -> None:
 
 
 def test_an_older_runtime_tells_no_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdeploy.engines.onnxruntime._tells_assignment", lambda: False)
+    monkeypatch.setattr("kdeploy.engines._onnxruntime_session.tells_assignment", lambda: False)
     with engines.open_engine(models.build(tmp_path / "engine"), threads=1) as session:
         assert "nodes" not in session.describe()
 
@@ -135,6 +135,21 @@ def test_a_batch_that_the_file_does_not_take_is_refused_in_one_sentence(tmp_path
     path = models.save_classifier(tmp_path / "one.onnx", batch=1)
     with OnnxRuntime().open_file(path, 1) as session, pytest.raises(UserError, match=r"can't run .* \[2, 8, 8, 1\]"):
         session.run(models.images(2))
+
+
+def test_the_newest_opset_is_taken_and_a_newer_one_refused(tmp_path: Path) -> None:
+    newest = OnnxRuntime.highest_opset or 0
+    path = models.save_classifier(tmp_path / "newest.onnx", opset=newest)
+    OnnxRuntime().build(path, tmp_path / "engine", models.manifest(opset=newest))
+    newer = models.save_classifier(tmp_path / "newer.onnx", opset=newest + 1)
+    with pytest.raises(
+        UserError, match=rf"newer\.onnx has opset 27, and the engine onnxruntime takes {newest} at most"
+    ):
+        OnnxRuntime().build(newer, tmp_path / "other", models.manifest(opset=newest + 1))
+    with pytest.raises(
+        UserError, match=rf"can't open .*: it has opset 27, and {newest} is the highest that it takes\.$"
+    ):
+        OnnxRuntime().open_file(newer, 1)
 
 
 def test_the_shipped_file_is_the_exported_one(source: Path, tmp_path: Path) -> None:

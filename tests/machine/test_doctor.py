@@ -103,12 +103,24 @@ def test_two_onnxruntimes_over_each_other_are_a_problem_with_its_repair():
     assert loaded.level == "ok"
 
 
+def test_only_what_brings_the_same_files_counts_as_another_onnxruntime(tmp_path, monkeypatch):
+    for name, version, package in [("gpu", "1.30.0", "onnxruntime"), ("qnn", "2.1.0", "onnxruntime_qnn")]:
+        folder = tmp_path / f"onnxruntime_{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: onnxruntime-{name}\nVersion: {version}\n")
+        (folder / "RECORD").write_text(f"{package}/__init__.py,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = installed.onnxruntime_distributions()
+    assert found.keys() == {"onnxruntime", "onnxruntime-gpu"}
+    assert found["onnxruntime-gpu"] == "1.30.0"
+
+
 def test_a_broken_and_an_absent_onnxruntime():
     (broken,) = doctor.judge_onnxruntime({"onnxruntime": "1.31.1"}, "ImportError: libfoo.so.1")
     assert broken.level == "problem"
     assert "libfoo.so.1" in broken.detail
     (absent,) = doctor.judge_onnxruntime({}, "ModuleNotFoundError: No module named 'onnxruntime'")
-    assert (absent.detail, absent.fix) == ("It is not installed.", "pip install --force-reinstall onnxruntime")
+    assert (absent.detail, absent.fix) == ("It is not installed.", "pip install onnxruntime")
 
 
 def test_engines_with_reason_and_command():

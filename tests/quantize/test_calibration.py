@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 
 from kdeploy.errors import UserError
 from kdeploy.events import task
-from kdeploy.quantize.calibration import ImageReader, check_images, pick
+from kdeploy.quantize.calibration import ImageReader, check_classes, check_images, pick
 
 
 def model(element_type=TensorProto.UINT8, shape=("batch", 8, 6, 3)):
@@ -81,3 +81,10 @@ def test_picks_are_balanced_reproducible_and_real():
 
 def test_a_pick_of_more_than_there_are_takes_all():
     np.testing.assert_array_equal(pick(np.array([0, 1, 1]), 10, seed=0), [0, 1, 2])
+
+
+def test_a_set_of_a_single_class_is_refused_by_its_name():
+    check_classes(np.array([1, 0, 1]), ["cat", "dog"])
+    check_classes(np.array([0, 0]), ["only"])  # there is no other
+    with pytest.raises(UserError, match="All 3 calibration images are of the class 'dog', one of 2"):
+        check_classes(np.array([1, 1, 1]), ["cat", "dog"])

@@ -190,3 +190,43 @@ def test_the_logits_lose_their_quantisation(behind, left):
 def test_activations_inside_the_network_keep_theirs():
     model = quantized_head("d = DequantizeLinear (q, s, z) y = Relu (d)")
     assert operators(rewrites.keep_logits_float(model, set())) == operators(model)
+
+
+NORMALISED = """(uint8[N, 5, 4, 2] x) => (float[N, 3, 3, 2] y) {
+    t = Transpose <perm = [0, 3, 1, 2]> (x)
+    f = Cast <to = 1> (t)
+    n = Mul (f, scale)
+    m = Add (n, shift)
+    y = Conv (m, w)
+}"""
+
+
+def test_constants_of_the_preprocessing_are_repeated_along_the_width():
+    arrays = {
+        "scale": np.float32([0.1, 0.2]).reshape(1, 2, 1, 1),
+        "shift": np.float32([1, -1]).reshape(2, 1, 1),
+        "w": np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32),
+    }
+    model = graph(NORMALISED, **arrays)
+    wide = rewrites.widen_constants(model, boundaries.head(model))
+    shapes = {tensor.name: list(tensor.dims) for tensor in wide.graph.initializer}
+    assert shapes == {"n_wide": [1, 2, 1, 4], "m_wide": [1, 2, 1, 4], "w": [3, 2, 3, 3]}
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 5, 4, 2), dtype=np.uint8)
+    np.testing.assert_array_equal(run(wide, pixels), run(model, pixels))
+    assert rewrites.widen_constants(model, []) == model
+
+
+def test_constants_stay_where_the_width_is_open():
+    model = graph(
+        "(float[N, 2, H, W] x) => (float[N, 2, H, W] y) { y = Mul (x, scale) }",
+        scale=np.float32([0.1, 0.2]).reshape(1, 2, 1, 1),
+    )
+    assert rewrites.widen_constants(model, ["Mul0"]) == model
+
+
+def test_nodes_without_a_name_are_given_one_each():
+    model = graph("(float[N, 2] x) => (float[N, 2] y) { a = Relu (x) b = Relu (a) y = Add (a, b) }")
+    for node in model.graph.node:
+        node.name = ""
+    model.graph.node[0].name = "Relu/b"
+    assert [node.name for node in rewrites.name_nodes(model).graph.node] == ["Relu/b", "Relu/b/2", "Add/y"]

@@ -16,6 +16,7 @@ from kdeploy.errors import UserError
 from kdeploy.models import create
 from kdeploy.models.classifier import Classifier
 from kdeploy.parity import compare
+from kdeploy.quantize.ranges import METHODS
 from kdeploy.quantize.schemes import SCHEMES
 from kdeploy.quantize.static import quantize
 from kdeploy.recipe.schema import ExportSpec, NetworkSpec
@@ -73,8 +74,10 @@ def test_the_runtime_fuses_all_of_it_into_integer_kernels(quantized, tmp_path):
     assert operators["Conv"] == operators["Gemm"] == operators["Relu"] == operators["DequantizeLinear"] == 0
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [*((name, "minmax") for name in SCHEMES), *(("x86-vnni", method) for method in METHODS if method != "minmax")],
+)
 def test_every_scheme_and_method_answers_like_float32(name, method, float_model, tmp_path):
     target = tmp_path / "model.onnx"
     quantize(float_model, target, scheme=SCHEMES[name], images=random_images(16, SHAPE), method=method)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdeploy import artifacts, pipeline
+from kdeploy import artifacts, engines, pipeline
 from kdeploy.errors import GateFailed
-from kdeploy.recipe.schema import BundleSpec, DataSpec
+from kdeploy.recipe.schema import BundleSpec, DataSpec, EngineSpec
 from kdeploy.stages import bundle, gates
 from kdeploy.stages.data import _state
 from kdeploy.stages.engines import BuildEngine
 from kdeploy.stages.export import model_inputs, parity_images, preprocessing_of
+from tests.engines import models as engine_models
 from tests.training import tiny
 
 
@@ -47,6 +48,23 @@ class TestGates:
         write_gates(folder, "student-onnxruntime-int8")
         assert gates.failed_rows(folder) == {"student-onnxruntime-int8"}
 
+    def test_a_failed_file_fails_every_engine_made_from_it(self) -> None:
+        rows = ["student-onnxruntime-int8", "student-openvino-int8"]
+        card = {"precision": "int8", "rows": rows, "validation": {"float32": 0.9, "int8": 0.5, "samples": 10}}
+        found = gates._drops([card], 1.0)
+        assert [(gate.row, gate.passed) for gate in found] == [(row, False) for row in rows]
+
+    def test_mixed_is_held_to_its_own_budget(self) -> None:
+        validation = {"float32": 0.9, "mixed": 0.896, "samples": 500}
+        card = {"precision": "mixed", "rows": ["r"], "validation": validation, "budget_points": 0.3}
+        (gate,) = gates._drops([card], None)
+        assert (gate.name, gate.bound, gate.passed) == (
+            "mixed_drop_points",
+            "mixed within 0.3 points of float32, or above",
+            False,
+        )
+        assert gates._drops([{"precision": "float16", "rows": ["r"]}], 1.0) == []
+
     def test_a_wrong_export_takes_all_along_that_was_made_from_it(self, folder: Path) -> None:
         write_gates(folder, "student-onnxruntime-float32")
         assert gates.failed_rows(folder) == {
@@ -74,26 +92,74 @@ class TestGates:
         }
 
     @pytest.mark.parametrize(("int8", "passed"), [(0.95, True), (0.9499, False), (0.99, True)])
-    def test_the_bound_of_int8_is_in_points_and_holds_when_it_is_met(
-        self, tmp_path: Path, int8: float, passed: bool
-    ) -> None:
-        card = tmp_path / "student.int8.json"
-        artifacts.write_json(card, {"validation": {"float32": 0.96, "int8": int8, "samples": 500}})
-        (gate,) = gates._int8([card], 1.0)
+    def test_the_bound_of_int8_is_in_points_and_holds_when_it_is_met(self, int8: float, passed: bool) -> None:
+        validation = {"float32": 0.96, "int8": int8, "samples": 500}
+        card = {"precision": "int8", "rows": ["student-onnxruntime-int8"], "validation": validation}
+        (gate,) = gates._drops([card], 1.0)
         assert gate.passed == passed
         assert gate.row == "student-onnxruntime-int8"
-        assert gates._int8([card], None) == []
+        assert gates._drops([card], None) == []
 
     @pytest.mark.parametrize(("share", "passed"), [(0.99, True), (0.9899, False), (1.0, True)])
-    def test_without_validation_images_int8_must_say_what_float32_says(
-        self, tmp_path: Path, share: float, passed: bool
-    ) -> None:
-        card = tmp_path / "student.int8.json"
-        artifacts.write_json(card, {"agreement": {"share": share, "samples": 500, "images": "noise images"}})
-        (gate,) = gates._int8([card], 1.0)
+    def test_without_validation_images_int8_must_say_what_float32_says(self, share: float, passed: bool) -> None:
+        agreement = {"share": share, "samples": 500, "images": "noise images"}
+        (gate,) = gates._drops([{"precision": "int8", "rows": ["r"], "agreement": agreement}], 1.0)
         assert gate.passed == passed
         assert gate.bound == "int8 names float32's class on at least 99 %"
         assert gate.value == f"{share:.2%} of 500 noise images"
+
+
+class TestBuildEngine:
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Any:
+        card = {
+            "image": {"height": engine_models.SIZE, "width": engine_models.SIZE, "channels": 1},
+            "mean": [0.0],
+            "std": [1.0],
+            "classes": list(engine_models.CLASSES),
+            "parameters": 192,
+            "macs": 192,
+        }
+        (tmp_path / "export").mkdir()
+        engine_models.save_classifier(tmp_path / "export" / "student.float32.onnx", name="images")
+        engine_models.save_quantised(tmp_path / "export" / "student.int8-x86-vnni.onnx", name="images")
+        artifacts.write_json(tmp_path / "export" / "student.int8-x86-vnni.json", {"scheme": "x86-vnni", "opset": 18})
+        artifacts.write_json(tmp_path / "networks" / "student" / "student.json", card)
+        return a_run(tmp_path)
+
+    @pytest.mark.parametrize("precision", ["float32", "int8"])
+    @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+    def test_each_engine_is_built_from_the_file_of_its_precision(self, run: Any, engine: str, precision: str) -> None:
+        pytest.importorskip(engine)
+        asked = EngineSpec(engine=engine, precision=precision, scheme="x86-vnni")
+        run.recipe = run.recipe.model_copy(update={"engines": (asked,)})
+        stage = BuildEngine("student", engine, precision, asked=asked)
+        assert stage.row == f"student-{engine}-{precision}"
+        files = stage.run(run)
+        assert run.folder / "engines" / stage.row / "manifest.json" in files
+        manifest = engines.read_manifest(run.folder / "engines" / stage.row)
+        assert (manifest.engine, manifest.precision, manifest.opset) == (engine, precision, 18)
+        label = "int8-x86-vnni" if precision == "int8" else precision
+        assert manifest.source == artifacts.sha256_file(run.folder / "export" / f"student.{label}.onnx")
+        assert manifest.scheme == ("x86-vnni" if precision == "int8" else None)
+
+    def test_bfloat16_is_made_from_the_float32_file(self, run: Any) -> None:
+        asked = EngineSpec(engine="openvino", precision="bfloat16")
+        stage = BuildEngine("student", "openvino", "bfloat16", asked=asked)
+        assert stage._source(run) == run.folder / "export" / "student.float32.onnx"
+
+    def test_torch_compiled_has_a_row_beside_the_baseline(self) -> None:
+        compiled = BuildEngine("student", "pytorch", options={"compile": True}, variant="compiled")
+        assert compiled.row == "student-pytorch-compiled"
+
+    def test_options_and_variant_are_part_of_it(self, run: Any) -> None:
+        plain, other = (
+            BuildEngine("student", "onnxruntime"),
+            BuildEngine("student", "onnxruntime", options={"a": 1}, variant="one"),
+        )
+        assert other.row == "student-onnxruntime-float32-one"
+        assert "options" not in plain.inputs(run)
+        assert other.inputs(run) == {**plain.inputs(run), "options": {"a": 1}}
 
 
 class TestBundle:
@@ -143,13 +209,13 @@ class TestBundle:
     def test_a_bundle_tells_of_its_own_network_and_of_all_trainings(self) -> None:
         stages = ["networks/student", "networks/alone-2", "data", "gates"]
         for role in ("teacher", "student", "student-2"):
-            stages += [f"export/{role}", f"quantize/{role}-onnxruntime-int8", f"engines/{role}-onnxruntime-int8"]
+            stages += [f"export/{role}", f"quantize/{role}-int8-x86-vnni", f"engines/{role}-onnxruntime-int8"]
         told = [stage for stage in stages if bundle._leads_to(stage, "student-onnxruntime-int8")]
         assert told == [
             "networks/student",
             "networks/alone-2",
             "export/student",
-            "quantize/student-onnxruntime-int8",
+            "quantize/student-int8-x86-vnni",
             "engines/student-onnxruntime-int8",
         ]
 

@@ -73,11 +73,16 @@ def test_a_run_goes_to_engines_without_training_images(finished: Path) -> None:
 
 
 def test_what_was_calibrated_and_compared_on_is_said_everywhere(finished: Path) -> None:
-    for name in ("teacher.float32", "student.float32", "student.int8"):
+    for name in ("teacher.float32", "student.float32", "student.int8-x86-avx2"):
         record = parity.Parity.model_validate(artifacts.read_json(finished / "export" / f"{name}.parity.json"))
         assert (record.images, record.samples) == ("noise images", 256)
-    card = artifacts.read_json(finished / "export" / "student.int8.json")
-    assert card["calibration"] == {"samples": 32, "method": "minmax", "split": "noise images"}
+    card = artifacts.read_json(finished / "export" / "student.int8-x86-avx2.json")
+    assert card["calibration"] == {
+        "samples": 32,
+        "method": "minmax",
+        "bias_correction": False,
+        "split": "noise images",
+    }
     assert card["agreement"]["images"] == "noise images"
     assert card["agreement"]["samples"] == 256
     assert 0 <= card["agreement"]["share"] <= 1

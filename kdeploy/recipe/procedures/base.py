@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdeploy.recipe.networks import Trained, linked, teachers
 from kdeploy.recipe.schema import Recipe, Spec
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
-class NoOptions(Spec):
+
+class ProcedureOptions(Spec):
+    """What `distill.procedure_options` holds for one procedure."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Those of a recipe, whose procedure must be the one that these options are of."""
+        return cls.model_validate(recipe.distill.procedure_options)
+
+
+class NoOptions(ProcedureOptions):
     """A procedure that is wholly described by the other sections of a recipe."""
 
 
@@ -23,7 +35,7 @@ class Description(ABC):
     """
 
     about: ClassVar[str]
-    options: ClassVar[type[Spec]] = NoOptions
+    options: ClassVar[type[ProcedureOptions]] = NoOptions
     teacher: ClassVar[bool] = True
     several_teachers: ClassVar[bool] = False
     training_images: ClassVar[bool] = True

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from kdeploy.recipe.procedures.base import WithoutTrainingImages
+from kdeploy.recipe.procedures.base import ProcedureOptions, WithoutTrainingImages
 from kdeploy.recipe.schema import Recipe, Spec
 from kdeploy.recipe.schema.base import Positive
 
@@ -58,7 +58,7 @@ def _told(way: str) -> str:
     return f"What {way} is told, where that is the synthesis; by itself: {', '.join(defaults)}."
 
 
-class DataFreeOptions(Spec):
+class DataFreeOptions(ProcedureOptions):
     """How the images are made."""
 
     synthesis: Literal["deepinversion", "dafl", "fast"] = Field(
@@ -89,11 +89,6 @@ class DataFreeOptions(Spec):
         return {**given, synthesis: given.get(synthesis) or {}}
 
 
-def options_of(recipe: Recipe) -> DataFreeOptions:
-    """The options of a recipe of this procedure."""
-    return DataFreeOptions.model_validate(recipe.distill.procedure_options)
-
-
 class DataFree(WithoutTrainingImages):
     """The teacher, the student."""
 
@@ -105,7 +100,7 @@ class DataFree(WithoutTrainingImages):
 
     def check(self, recipe: Recipe) -> None:
         super().check(recipe)
-        synthesis = options_of(recipe).synthesis
+        synthesis = DataFreeOptions.of(recipe).synthesis
         if synthesis != "deepinversion" and recipe.distill.optimizer == "sgd":
             raise ValueError(
                 f"in {synthesis} one optimiser steps the student and the generator, for which sgd is not made: set "

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from kdeploy.recipe.procedures.base import WithoutTrainingImages
-from kdeploy.recipe.schema import Recipe, Spec
+from kdeploy.recipe.procedures.base import ProcedureOptions, WithoutTrainingImages
+from kdeploy.recipe.schema import Recipe
 from kdeploy.recipe.schema.base import Positive
 
 
-class NoiseOptions(Spec):
+class NoiseOptions(ProcedureOptions):
     """What is drawn, how the teacher looks at it, and what becomes of the student's batch norms."""
 
     batches: Positive = Field(196, description="Batches of noise an epoch; the paper's, of 256, are an epoch of CIFAR.")
@@ -41,7 +41,7 @@ class Noise(WithoutTrainingImages):
     options = NoiseOptions
 
     def batches(self, recipe: Recipe) -> int:
-        return NoiseOptions.model_validate(recipe.distill.procedure_options).batches
+        return NoiseOptions.of(recipe).batches
 
 
 DESCRIPTION = Noise()

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from kdeploy import models
 from kdeploy.recipe.networks import Trained, baseline_role, student_role
-from kdeploy.recipe.procedures.base import Description
-from kdeploy.recipe.schema import NetworkSpec, Recipe, Spec
+from kdeploy.recipe.procedures.base import Description, ProcedureOptions
+from kdeploy.recipe.schema import NetworkSpec, Recipe
 
 STEM_WIDTH = "stem_width"
 """The option of a zoo network by which its first layers keep their width while the others are narrowed."""
 
 
-class Options(Spec):
+class OnlineOptions(ProcedureOptions):
     """What is the procedure's own; how much labels and ensemble weigh are `distill.cross_entropy` and `.weight`."""
 
     widths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -38,7 +38,7 @@ class OnlineEnsemble(Description):
     """Each student alone, then all of them together."""
 
     about = "students of several widths behind one stem, taught by their own ensemble; no trained teacher, all deployed"
-    options = Options
+    options = OnlineOptions
     teacher = False
 
     def networks(self, recipe: Recipe) -> list[Trained]:
@@ -75,18 +75,13 @@ class OnlineEnsemble(Description):
 DESCRIPTION = OnlineEnsemble()
 
 
-def options(recipe: Recipe) -> Options:
-    """The options of a recipe of this procedure."""
-    return Options.model_validate(recipe.distill.procedure_options)
-
-
 def students(recipe: Recipe) -> dict[str, NetworkSpec]:
     """The students by role: student as the recipe has it, then student-2 and so on, behind a stem as wide as its."""
     full = recipe.student
     stem = {STEM_WIDTH: full.options.get(STEM_WIDTH, full.width)}
     further = [
         full.model_copy(update={"width": full.width * width, "options": {**full.options, **stem}})
-        for width in options(recipe).widths
+        for width in OnlineOptions.of(recipe).widths
     ]
     return {student_role(number): network for number, network in enumerate([full, *further])}
 

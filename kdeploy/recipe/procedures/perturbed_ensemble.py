@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from kdeploy.recipe.networks import Trained, alone, linked, teachers
-from kdeploy.recipe.procedures.base import Description
-from kdeploy.recipe.schema import Recipe, Spec
+from kdeploy.recipe.procedures.base import Description, ProcedureOptions
+from kdeploy.recipe.schema import Recipe
 
 
-class Options(Spec):
+class PerturbedOptions(ProcedureOptions):
     """How the images are moved that teachers and members are compared on."""
 
     perturbation: Literal["confods", "ods", "gaussian", "none"] = Field(
@@ -27,7 +27,7 @@ class Options(Spec):
     )
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Options:
+    def _nothing_is_ignored(self) -> PerturbedOptions:
         default = type(self).model_fields
         if self.perturbation == "none" and self.step != default["step"].default:
             raise ValueError("step is how far the images are moved, and perturbation is none: leave step out")
@@ -40,12 +40,13 @@ class PerturbedEnsemble(Description):
     """Teachers, the student alone, the student with as many members as there are teachers."""
 
     about = "several trained teachers, then a student with as many members, each taught by one of them"
-    options = Options
+    options = PerturbedOptions
     several_teachers = True
 
     def networks(self, recipe: Recipe) -> list[Trained]:
         student = linked("student", recipe.student, recipe.distill, recipe.teacher)
-        runs = 1 if options(recipe).perturbation == "none" else 2  # on the images, and on the perturbed ones
+        moved = PerturbedOptions.of(recipe).perturbation != "none"
+        runs = 2 if moved else 1  # on the images, and on the perturbed ones
         return [*teachers(recipe), *alone(recipe), replace(student, passes=runs * len(recipe.all_teachers))]
 
     def check(self, recipe: Recipe) -> None:
@@ -59,7 +60,7 @@ class PerturbedEnsemble(Description):
         if distill.taps != "auto" or distill.readout is not None:
             raise ValueError(f"taps and readout are for a student without members: leave them out of the {name}")
         assert recipe.teacher is not None
-        if recipe.teacher.cache is not None and options(recipe).perturbation != "none":
+        if recipe.teacher.cache is not None and PerturbedOptions.of(recipe).perturbation != "none":
             raise ValueError(
                 "teacher.cache keeps what the teachers say of images as they are, and these are perturbed anew at each "
                 "step: leave teacher.cache out"
@@ -67,8 +68,3 @@ class PerturbedEnsemble(Description):
 
 
 DESCRIPTION = PerturbedEnsemble()
-
-
-def options(recipe: Recipe) -> Options:
-    """The options of a recipe's procedure."""
-    return Options.model_validate(recipe.distill.procedure_options)

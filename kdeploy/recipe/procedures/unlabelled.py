@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from kdeploy.recipe.networks import Trained, linked, teachers
-from kdeploy.recipe.procedures.base import Description
-from kdeploy.recipe.schema import Recipe, Spec, TrainSpec, part
+from kdeploy.recipe.procedures.base import Description, ProcedureOptions
+from kdeploy.recipe.schema import Recipe, TrainSpec, part
 from kdeploy.recipe.schema.base import Fraction, Positive
 
 WEIGHTED, MIXED = "weighted", "mixed"
@@ -26,7 +26,7 @@ _BELONGS_TO = {
 """The variants that each option is for; the others are for all."""
 
 
-class UnlabelledOptions(Spec):
+class UnlabelledOptions(ProcedureOptions):
     """What `distill.procedure_options` may hold."""
 
     variant: Literal["plain", "weighted", "mixed"] = Field(
@@ -94,7 +94,7 @@ class Unlabelled(Description):
     options = UnlabelledOptions
 
     def networks(self, recipe: Recipe) -> list[Trained]:
-        chosen = options_of(recipe)
+        chosen = UnlabelledOptions.of(recipe)
         taught = chosen.labelled * (1 - chosen.estimation)
         made = [
             Trained(one.role, one.network, one.train, share=1.0 if one.train is None else taught)
@@ -105,7 +105,7 @@ class Unlabelled(Description):
         return [*made, linked("student", recipe.student, recipe.distill, recipe.teacher)]
 
     def check(self, recipe: Recipe) -> None:
-        chosen = options_of(recipe)
+        chosen = UnlabelledOptions.of(recipe)
         if recipe.data.augment.mixes:
             raise ValueError(
                 "data.augment mixes images, and one of two may have no label: set mixup and cutmix to 0 for the "
@@ -131,16 +131,11 @@ class Unlabelled(Description):
 DESCRIPTION = Unlabelled()
 
 
-def options_of(recipe: Recipe) -> UnlabelledOptions:
-    """The options of a recipe of this procedure."""
-    return UnlabelledOptions.model_validate(recipe.distill.procedure_options)
-
-
 def alone_training(recipe: Recipe) -> TrainSpec:
     """How the student is trained on the labelled images alone: as said, else as a teacher that starts from nothing."""
     assert recipe.teacher is not None
     same = recipe.teacher.train if recipe.teacher.checkpoint is None else None
-    return options_of(recipe).alone or same or part(TrainSpec, recipe.distill)
+    return UnlabelledOptions.of(recipe).alone or same or part(TrainSpec, recipe.distill)
 
 
 def _require_no_choice_on_validation(recipe: Recipe) -> None:
@@ -149,7 +144,7 @@ def _require_no_choice_on_validation(recipe: Recipe) -> None:
     trainings = {
         "teacher.train": recipe.teacher.train,
         "distill": recipe.distill,
-        "distill.procedure_options.alone": options_of(recipe).alone,
+        "distill.procedure_options.alone": UnlabelledOptions.of(recipe).alone,
     }
     for where, spec in trainings.items():
         if spec is not None and spec.select != "last":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from kdeploy.recipe.schema.base import Positive, Spec
+
+BUDGET_POINTS = 0.3
+"""What plain ResNets lose by int8 at most, in the published tables: more is a network that needs float32 somewhere."""
 
 
 class ExportSpec(Spec):
@@ -38,23 +42,78 @@ class CalibrationSpec(Spec):
     """Images on which activation ranges are measured: training images, or, where none are opened, synthesised ones."""
 
     samples: Positive = 256
-    method: Literal["minmax", "percentile", "entropy"] = "minmax"
+    method: Literal["minmax", "percentile", "entropy", "mse"] = Field(
+        "minmax", description="How a range is taken from what was seen; mse: the least squared error of rounding."
+    )
+    bias_correction: bool = Field(
+        False, description="Shift each bias until its layer's mean output is that of float32 (Nagel et al., 2019)."
+    )
 
 
 class EngineSpec(Spec):
     """One engine to build from the student: a runtime and a precision."""
 
     engine: str = "onnxruntime"
-    precision: Literal["float32", "int8"] = "float32"
-    scheme: Literal["auto", "x86-vnni", "x86-avx2", "arm64"] = Field(
-        "auto", description="int8 only: how the target quantises best; auto: from this machine's instruction set."
+    precision: Literal["float32", "bfloat16", "float16", "int8", "mixed"] = Field(
+        "float32",
+        description="bfloat16: the float32 graph, computed in bfloat16 by an engine that can; mixed: int8, and float32 "
+        "in the layers that lose most by int8.",
+    )
+    scheme: Literal["auto", "x86-vnni", "x86-avx2", "arm64", "tensorrt", "qnn"] = Field(
+        "auto",
+        description="int8 and mixed: how the target quantises best; auto: from this machine's instruction set.",
     )
     calibration: CalibrationSpec = Field(default_factory=lambda: CalibrationSpec())
+    keep_float32: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")], ...] = Field(
+        (), description="float16: operators, such as Softmax, that stay float32."
+    )
+    budget_points: float = Field(
+        BUDGET_POINTS, ge=0, description="mixed: may lose this much accuracy on validation against float32."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="What else is asked of the runtime.")
+    variant: str = Field(
+        "",
+        pattern=r"^([a-z0-9]+)?$",
+        description="A word that tells engines of one runtime and precision with different options apart.",
+    )
+
+    @model_validator(mode="after")
+    def _options_do_something(self) -> EngineSpec:
+        if self.keep_float32 and self.precision != "float16":
+            raise ValueError(f"keep_float32 is for the precision float16, not for {self.precision}")
+        if self.budget_points != BUDGET_POINTS and self.precision != "mixed":
+            raise ValueError(f"budget_points is for the precision mixed, not for {self.precision}")
+        return self
 
     @property
     def name(self) -> str:
         """The name of the engine's row and folder."""
-        return f"{self.engine}-{self.precision}"
+        precision = "" if self.engine == "pytorch" else self.precision
+        return "-".join(filter(None, (self.engine, precision, self.variant)))
+
+    @property
+    def decides(self) -> dict[str, str]:
+        """What its file hangs on beside the precision, by option, in words that can stand in a file name."""
+        if self.precision == "float16":
+            return {"keep_float32": "-".join(("keep", *self.keep_float32)) if self.keep_float32 else ""}
+        if self.precision not in ("int8", "mixed"):
+            return {}
+        calibration = self.calibration
+        decides = {
+            "scheme": self.scheme,
+            "method": calibration.method,
+            "samples": str(calibration.samples),
+            "bias_correction": "bias-corrected" if calibration.bias_correction else "",
+        }
+        if self.precision == "mixed":
+            decides["budget_points"] = f"{self.budget_points:g}".replace(".", "_") + "-points"
+        return decides
+
+
+def told_apart(alike: Sequence[Mapping[str, str]]) -> list[str]:
+    """For options of several things of one kind, what tells each from the others: "-entropy-512", or nothing."""
+    differs = [option for option in (alike[0] if alike else ()) if len({one[option] for one in alike}) > 1]
+    return ["".join(f"-{one[option]}" for option in differs if one[option]) for one in alike]
 
 
 class BenchSpec(Spec):

@@ -59,7 +59,7 @@ class Recipe(Spec):
         names = [engine.name for engine in self.engines]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"the engine {twice[0]} is listed twice")
+            raise ValueError(f"the engine {twice[0]} is listed twice: give one a variant, a word of its own")
         return self
 
     @property

@@ -13,7 +13,7 @@ from kdeploy.loading import NoiseBatches, TensorSet, TrainBatches, Views
 from kdeploy.loading.seeds import seed_of, seeded
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.taps import find_classifier
-from kdeploy.recipe.procedures.data_free import DataFreeOptions, options_of
+from kdeploy.recipe.procedures.data_free import DataFreeOptions
 from kdeploy.recipe.schema import Recipe, TrainSpec
 from kdeploy.sources import synthesised
 from kdeploy.training import loop
@@ -67,7 +67,7 @@ PROCEDURE = DataFree()
 def _student(shop: Workshop) -> None:
     if shop.processes.count > 1:
         raise UserError("The procedure data-free makes its images in one process: leave --devices and --nodes out.")
-    options = options_of(shop.recipe)
+    options = DataFreeOptions.of(shop.recipe)
     teacher = teacher_of(shop)
     if options.synthesis != "dafl":
         require_batch_norms(teacher, "The teacher")

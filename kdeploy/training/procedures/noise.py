@@ -57,7 +57,7 @@ PROCEDURE = Noise()
 
 
 def _student(shop: Workshop) -> None:
-    recipe, options = shop.recipe, _options(shop.recipe)
+    recipe, options = shop.recipe, NoiseOptions.of(shop.recipe)
     teacher = teacher_of(shop)
     student = shop.make(recipe.student, recipe.seed)
     require_batch_norms(student, f"The student {recipe.student.model}")
@@ -77,10 +77,6 @@ def _student(shop: Workshop) -> None:
         )
     if shop.processes.first:
         _note(shop, scores, options)
-
-
-def _options(recipe: Recipe) -> NoiseOptions:
-    return NoiseOptions.model_validate(recipe.distill.procedure_options)
 
 
 def _batches(shop: Workshop, teacher: Classifier, options: NoiseOptions) -> NoiseBatches:

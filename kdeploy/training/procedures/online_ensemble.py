@@ -11,7 +11,7 @@ from kdeploy.methods.base import Method
 from kdeploy.models.classifier import Classifier
 from kdeploy.models.stages import share_stem
 from kdeploy.recipe.networks import STUDENT, baseline_role
-from kdeploy.recipe.procedures.online_ensemble import options, students
+from kdeploy.recipe.procedures.online_ensemble import OnlineOptions, students
 from kdeploy.recipe.schema import Recipe
 from kdeploy.training.objective import CrossEntropy
 from kdeploy.training.online import FEATURES, Adapters, OnlineEnsemble
@@ -124,7 +124,7 @@ def _made(shop: Workshop) -> tuple[dict[str, Classifier], OnlineEnsemble]:
 
     The first starts as it would in any recipe of this seed, the others from a seed of their own.
     """
-    recipe, chosen = shop.recipe, options(shop.recipe)
+    recipe, chosen = shop.recipe, OnlineOptions.of(shop.recipe)
     (_, full), *further = students(recipe).items()
     others = {role: shop.make(spec, seed_of(recipe.seed, role) % 2**32) for role, spec in further}
     first = shop.make(full, recipe.seed)

@@ -10,7 +10,7 @@ from kdeploy.errors import UserError
 from kdeploy.loading.seeds import seeded
 from kdeploy.models.batch_ensemble import BatchEnsemble
 from kdeploy.models.classifier import Classifier
-from kdeploy.recipe.procedures.perturbed_ensemble import options
+from kdeploy.recipe.procedures.perturbed_ensemble import PerturbedOptions
 from kdeploy.recipe.schema import Recipe
 from kdeploy.training.ensemble import together
 from kdeploy.training.links import Link, cache_for, load_teacher, make_lesson, taught_by
@@ -44,7 +44,7 @@ class PerturbedEnsemble:
         link = Link("student", recipe.student, "teacher", recipe.distill)
         first, *others = teacher_jobs(recipe, [link])
         student = link_job(link, recipe)
-        ensemble = options(recipe).model_dump(mode="json")
+        ensemble = PerturbedOptions.of(recipe).model_dump(mode="json")
         return [
             replace(first, run=partial(_tried, run=first.run)),
             *others,
@@ -86,7 +86,7 @@ def _student(shop: Workshop) -> Classifier:
 
 def _learn(shop: Workshop, link: Link) -> None:
     """The student, each of whose members learns from its own teacher."""
-    recipe, distill, asked = shop.recipe, link.distill, options(shop.recipe)
+    recipe, distill, asked = shop.recipe, link.distill, PerturbedOptions.of(shop.recipe)
     shares = taught_by(recipe, link)
     taught = {role: load_teacher(shop, role) for role in shares}
     student = _student(shop)

@@ -15,7 +15,7 @@ from kdeploy.errors import UserError
 from kdeploy.loading import EvalBatches
 from kdeploy.loading.seeds import seed_of
 from kdeploy.models.classifier import Classifier
-from kdeploy.recipe.procedures.unlabelled import MIXED, WEIGHTED, UnlabelledOptions, alone_training, options_of
+from kdeploy.recipe.procedures.unlabelled import MIXED, WEIGHTED, UnlabelledOptions, alone_training
 from kdeploy.recipe.schema import Recipe
 from kdeploy.sources import labelling
 from kdeploy.sources.base import ImageSet
@@ -90,7 +90,7 @@ class Unlabelled:
         link = Link("student", recipe.student, "teacher", recipe.distill)
         _require_no_labels(recipe)
         (teacher,) = teacher_jobs(recipe, [link])
-        chosen = options_of(recipe)
+        chosen = UnlabelledOptions.of(recipe)
         labels = {"labelled": chosen.labelled, "estimation": chosen.estimation}
         alone = alone_job("alone", recipe.student, alone_training(recipe), recipe)
         student = link_job(link, recipe)
@@ -130,7 +130,7 @@ def _alone(shop: Workshop, job: Job) -> None:
 
 def _student(shop: Workshop, link: Link) -> None:
     """The student, from all images, in a workshop where the labels of most are not to be found."""
-    drawn, train, weighted = _drawn(shop), shop.splits.train, options_of(shop.recipe).variant == WEIGHTED
+    drawn, train, weighted = _drawn(shop), shop.splits.train, UnlabelledOptions.of(shop.recipe).variant == WEIGHTED
     shown = labelling.hide(train, drawn.taught if weighted else drawn.all)
     if weighted:
         shown = shown.take(np.setdiff1d(np.arange(len(train)), drawn.estimation))
@@ -146,7 +146,7 @@ def _student(shop: Workshop, link: Link) -> None:
 
 def _drawn(shop: Workshop) -> Labelled:
     """The images whose labels may be used, the same in all jobs and for all seeds of a run."""
-    chosen = options_of(shop.recipe)
+    chosen = UnlabelledOptions.of(shop.recipe)
     generator = np.random.default_rng(seed_of(shop.recipe.data.split_seed, "labelled"))
     drawn = labelling.draw(shop.splits.train, chosen.labelled, chosen.estimation, generator)
     if isinstance(chosen.neighbours, int) and chosen.neighbours > len(drawn.estimation):
@@ -174,7 +174,7 @@ def _loss(
     shop: Workshop, estimation: Workshop, link: Link, lessons: Sequence[Lesson], cross_entropy: float
 ) -> FewLabels:
     """What the student minimises; estimation: a workshop whose training images are those to estimate by."""
-    chosen, (lesson,) = options_of(shop.recipe), lessons
+    chosen, (lesson,) = UnlabelledOptions.of(shop.recipe), lessons
     make = {"plain": _plain, WEIGHTED: _weighted, MIXED: _mixed}[chosen.variant]
     return make(
         _Asking(shop, estimation, link),
