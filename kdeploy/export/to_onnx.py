@@ -26,10 +26,11 @@ from kdeploy.export.cleaning import clean
 from kdeploy.export.failures import where, why
 from kdeploy.export.opsets import convert
 from kdeploy.export.resizing import INPUT, prepend_resize
+from kdeploy.export.saving import save
 from kdeploy.export.wrappers import InGraph, Outside
 from kdeploy.models.batch_ensemble import BatchEnsemble
 from kdeploy.models.classifier import Classifier
-from kdeploy.quantize.files import opset_version, save_model
+from kdeploy.quantize.files import opset_version
 from kdeploy.recipe.schema import ExportSpec
 
 _BATCH = 2  # torch makes constants of sizes 0 and 1
@@ -95,7 +96,7 @@ def export(
         model.metadata_props.add(key=key, value=value)
     return ExportedModel(
         path=target,
-        sha256=save_model(model, target),
+        sha256=save(model, target),
         opset=opset_version(model),
         input_name=INPUT,
         input_dtype="uint8" if in_graph else "float32",

@@ -45,7 +45,7 @@ class Adopt:
     def run(self, run: Run) -> Sequence[Path]:
         from kdeploy.export import foreign
         from kdeploy.export.checks import check
-        from kdeploy.quantize.files import save_model
+        from kdeploy.export.saving import save
 
         target = export.onnx_file(run.folder, self.role)
         height, width, channels = run.splits.shape
@@ -77,7 +77,7 @@ class Adopt:
         sizes = (None if resize else height, None if resize else width, channels)
         check(made, opset=run.recipe.export.opset, input_sizes=sizes, classes=len(run.splits.classes))
         foreign.annotate(made, run.splits.classes, preprocessing.model_dump_json(), {"kdeploy.source": digest})
-        save_model(made, target)
+        save(made, target)
         compared = self._parity(target, export.parity_images(run))
         record = compared.model_copy(update={"images": run.images_in_words}).write(target)
         card_file = run.folder / "networks" / self.role / f"{self.role}.json"

@@ -40,6 +40,7 @@ def test_a_failed_parity_is_status_3_and_bisect_names_the_module(empty, kdeploy)
     assert Path("exported/otherwise/export/otherwise.float32.bisect.json").is_file()
 
 
+@pytest.mark.slow
 def test_simplified_by_a_tool_in_its_own_process(empty, kdeploy):
     pytest.importorskip("onnxslim")
     answer = kdeploy("export", TINY, "--shape", "3x16x12", "--classes", "3", "--simplify", "--out", "out")
