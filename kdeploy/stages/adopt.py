@@ -18,6 +18,7 @@ from kdeploy.recipe.schema import ExportSpec, NetworkSpec, NormalizeSpec
 from kdeploy.runtime.preprocess import preprocess
 from kdeploy.stages import export, model_images
 from kdeploy.stages.base import Run
+from kdeploy.stages.engines import PYTORCH
 from kdeploy.stages.model import Asked, ModelRun, Original, compile_engines, open_run, role_of
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def adopt_file(
     from kdeploy.export.opening import require_opens
 
     asked.check()
+    if PYTORCH in asked.engines:
+        raise UserError(f"{path} is ONNX, which the engine {PYTORCH} does not run: leave it out.")
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     require_opens(path)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _ANY = "onnxruntime"
 """Whose rows a file is written for where no engine is asked for."""
 PRECISIONS: tuple[str, ...] = get_args(EngineSpec.model_fields["precision"].annotation)
+_SCHEMES: tuple[str, ...] = get_args(EngineSpec.model_fields["scheme"].annotation)
 DEFAULT_SHAPE, DEFAULT_CLASSES = (3, 224, 224), 1000
 DEFAULT_SAMPLES = 1000
 IMAGENET = NormalizeSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -61,6 +62,12 @@ class Asked:
         for precision in self.precisions:
             if precision not in PRECISIONS:
                 raise UserError(f"There is no precision {precision!r}.{nearest(precision, PRECISIONS)}")
+        if self.scheme not in _SCHEMES:
+            raise UserError(f"There is no int8 scheme {self.scheme!r}.{nearest(self.scheme, _SCHEMES)}")
+        if PYTORCH in self.engines and FLOAT32 not in self.precisions:
+            raise UserError(
+                f"The engine {PYTORCH} runs in {FLOAT32} alone: add --precision {FLOAT32}, or leave it out."
+            )
         lower = [precision for precision in self.precisions if precision != FLOAT32]
         if lower and self.data is None:
             raise UserError(
@@ -113,9 +120,8 @@ class ModelRun(Run):
     """A folder with one network that is not trained here.
 
     asked: what is to become of it. given: calibration images as train, those that are measured on as validation. what:
-    what they are, in words.
-    fits: whether their labels are the network's classes. written: the ONNX files of this export, float32 first.
-    original: the file that the network came in, where it is none of torch.
+    what they are, in words. fits: whether their labels are the network's classes. written: the ONNX files of this
+    export, float32 first. original: the file that the network came in, where it is none of torch.
     """
 
     given: Splits = field(kw_only=True)

@@ -53,6 +53,12 @@ def test_simplified_by_a_tool_in_its_own_process(empty, kdeploy):
     [
         ([TINY, "--precision", "int8"], "int8 needs images to be calibrated and checked on, and random ones would not"),
         ([TINY, "--precision", "int9"], "There is no precision 'int9'. Did you mean 'int8'?"),
+        ([TINY, "--scheme", "x86"], "There is no int8 scheme 'x86'."),
+        (
+            [TINY, "--engine", "pytorch", "--precision", "int8", "--data", "."],
+            "The engine pytorch runs in float32 alone",
+        ),
+        (["theirs.onnx", "--engine", "pytorch"], "theirs.onnx is ONNX, which the engine pytorch does not run"),
         ([TINY, "--engine", "onnxrutime"], "There is no engine 'onnxrutime'. Did you mean 'onnxruntime'?"),
         ([TINY, "--data", "gone"], "There is no gone; --data takes a folder of images"),
         ([TINY, "--mean", "0.5"], "--mean and --std go together: give both."),
