@@ -108,7 +108,7 @@ def calibrate(run: Run, role: str, asked: EngineSpec) -> Calibrated:
 
     train = shown.splits(run).train
     chosen = pick(train.labels, asked.calibration.samples, run.recipe.seed)
-    if run.splits.has_training_images:
+    if run.labelled:
         check_classes(train.labels[chosen], run.splits.classes)
     return static.calibrate(
         export.onnx_file(run.folder, role),
@@ -138,7 +138,7 @@ def sensitivity(run: Run, role: str, calibrated: Calibrated, samples: int = SENS
     validation = shown.splits(run).validation
     if not len(validation):
         raise UserError(f"{run.folder} has no validation images to measure the sensitivity of layers on.")
-    labels = validation.labels[:samples] if run.splits.has_training_images else None
+    labels = validation.labels[:samples] if run.labelled else None
     images = export.model_inputs(validation.images[:samples], preprocessing)
     return layer_costs(calibrated, images, labels, output=output_of(preprocessing))
 
@@ -151,7 +151,7 @@ def _mixed(run: Run, role: str, asked: EngineSpec, calibrated: Calibrated) -> tu
     preprocessing, validation = preprocessing_of(run, role), shown.splits(run).validation
     said = _predictions(Running(calibrated.float32).run, validation.images, preprocessing)
     # Synthesised images have no labels: there the answers of float32 stand for them.
-    right = validation.labels if run.splits.has_training_images else said
+    right = validation.labels if run.labelled else said
 
     def score(model: ModelProto) -> float:
         return float((_predictions(Running(model).run, validation.images, preprocessing) == right).mean())
@@ -189,14 +189,14 @@ def _compare(run: Run, role: str, target: Path, precision: str) -> tuple[parity.
             runs["float32"],
             runs[precision],
             export.model_inputs(images, preprocessing),
-            batches=(1, 2, len(images)),
+            batches=export.batches_of(images),
             reference_output=output,
             candidate_output=output,
             tolerance=None,
         )
         said = {name: _predictions(run_, validation.images, preprocessing) for name, run_ in runs.items()}
     compared = compared.model_copy(update={"images": shown.what(run)})
-    if not run.splits.has_training_images:
+    if not run.labelled:
         same = float((said["float32"] == said[precision]).mean())
         return compared, {"agreement": {"samples": len(validation), "images": shown.what(run), "share": same}}
     accuracies = {name: float((classes == validation.labels).mean()) for name, classes in said.items()}
