@@ -1,7 +1,7 @@
 """Latencies of several programs, measured beside each other: a process each, of which one works at a time.
 
-The speed of a machine drifts within seconds by more than engines differ. So all sides are opened first, and then called
-in short blocks whose order is drawn anew for each round: what slows one block slows its neighbours of other sides alike.
+The speed of a machine drifts within seconds by more than engines differ. So all sides are opened first, and then
+called in short blocks whose order is drawn anew for each round: what slows one block slows its neighbours alike.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -27,7 +27,7 @@ _BOOTSTRAPS = 2000
 
 @dataclass
 class Side:
-    """One program. blocks: the milliseconds of each call, one array a block, in the order of the rounds."""
+    """One program. blocks: the milliseconds of each call, an array for each round."""
 
     name: str
     blocks: list[np.ndarray] = field(default_factory=list)
@@ -60,7 +60,7 @@ def measure(openers: Mapping[str, Callable[[], Call]], *, rounds: int, block_s: 
 
 
 def ratio(one: Side, other: Side, seed: int = 0) -> tuple[float, float, float]:
-    """How many times as fast `other` is as `one`: the ratio of medians, with its 95 % bootstrap interval over rounds."""
+    """How many times as fast `other` is as `one`, by their medians, with a 95 % bootstrap interval over rounds."""
     generator = np.random.default_rng(seed)
     medians = np.array([[np.median(block) for block in side.blocks] for side in (one, other)])
     drawn = generator.integers(0, medians.shape[1], (_BOOTSTRAPS, medians.shape[1]))
@@ -69,22 +69,20 @@ def ratio(one: Side, other: Side, seed: int = 0) -> tuple[float, float, float]:
     return one.p50() / other.p50(), float(low), float(high)
 
 
-class _child(ExitStack):  # noqa: N801  # used as a function
-    """A process that answers each message with the samples of a block; its end of the pipe."""
-
-    def __init__(self, opener: Callable[[], Call], core: int, block_s: float) -> None:
-        super().__init__()
-        context = multiprocessing.get_context("spawn")
-        self.end, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, opener, core, block_s), daemon=True)
-        process.start()
-        theirs.close()
-        self.callback(process.join)
-        self.callback(self.end.close)
-
-    def __enter__(self) -> Connection:
-        self.end.recv()  # it is open, and warm
-        return self.end
+@contextmanager
+def _child(opener: Callable[[], Call], core: int, block_s: float) -> Iterator[Connection]:
+    """A process that answers each message with the samples of a block; our end of the pipe, once it is warm."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, opener, core, block_s), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        ours.recv()
+        yield ours
+    finally:
+        ours.close()
+        process.join()
 
 
 def _serve(end: Connection, opener: Callable[[], Call], core: int, block_s: float) -> None:

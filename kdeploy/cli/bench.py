@@ -45,10 +45,11 @@ def bench(
     """
     from kdeploy import artifacts as files
     from kdeploy.bench.measure import measure
-    from kdeploy.cli.output import emit, talking
-    from kdeploy.recipe.schema import BenchSpec
+    from kdeploy.cli.output import add, emit, talking
+    from kdeploy.recipe.schema import BenchSpec, GatesSpec
     from kdeploy.report.rows import rows_from
     from kdeploy.report.terminal import ResultTable
+    from kdeploy.report.verdicts import int8_failures
 
     batches = tuple(dict.fromkeys([1, *(batch or [])]))
     spec = BenchSpec(batch=batches, threads=threads, min_time_s=min_time, min_count=min_count)
@@ -60,12 +61,16 @@ def bench(
             if out is not None:
                 files.write_json(out / f"{found.name}.json", result.model_dump(mode="json"))
     rows = rows_from(measured, baseline=measured[0].name)
+    failures = int8_failures(measured, GatesSpec().int8_drop_points)
     payload = {
         "schema_version": 1,
         "rows": [row.model_dump() for row in rows],
         "measurements": [result.model_dump(mode="json") for result in measured],
+        "int8_failures": failures,
     }
     emit(json_, payload, ResultTable(rows))
+    if failures:
+        add(json_, "\n".join(failures))
 
 
 def register(app: typer.Typer) -> None:

@@ -169,8 +169,11 @@ class OnnxSession(Session):
     def operators(self, images: NDArray[Any]) -> Operators:
         """What really runs for these images, by the precision of each operator's first input.
 
-        From the runtime's own profile of a second session: the graph is open to nobody after it was optimised.
+        From the runtime's own profile of a second session: the graph is open to nobody after it was optimised. Empty
+        for a provider that compiles: it would compile once more, and tell nothing.
         """
+        if self._opening.options.asked.compiles:
+            return {}
         with tempfile.TemporaryDirectory(prefix="kdeploy-") as folder:
             session = self._opening.start(profile=Path(folder))
             session.run(self._output_names, {self.input_name: images})

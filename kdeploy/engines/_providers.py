@@ -34,6 +34,8 @@ class Provider:
     options: Mapping[str, Kind] = field(default_factory=dict)
     flags: tuple[str, str] = ("0", "1")
     """How it spells false and true."""
+    compiles: bool = False
+    """It makes one node of all that it takes, and does not tell what that computes."""
     threads: str | None = None
     """Its option for the number of threads, where it has threads of its own."""
     by_precision: Mapping[Precision, Mapping[str, Value]] = field(default_factory=dict)
@@ -95,6 +97,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "tensorrt": Provider(
         "TensorrtExecutionProvider",
         package="onnxruntime-gpu",
+        compiles=True,
         options={
             "device_id": "count",
             "trt_max_workspace_size": "count",
@@ -135,6 +138,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "openvino": Provider(
         "OpenVINOExecutionProvider",
         package="onnxruntime-openvino",
+        compiles=True,
         options={
             "device_type": "text",  # CPU, GPU, NPU, GPU.1, AUTO:GPU,CPU, HETERO:..., MULTI:...
             "device_luid": "text",
@@ -169,6 +173,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "qnn": Provider(
         "QNNExecutionProvider",
         package="onnxruntime-qnn",
+        compiles=True,
         options={
             "backend_type": ("cpu", "gpu", "htp", "saver", "ir"),
             "backend_path": "text",
@@ -202,6 +207,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "coreml": Provider(
         "CoreMLExecutionProvider",
         otherwise="the package onnxruntime brings it on macOS",
+        compiles=True,
         options={
             "ModelFormat": ("MLProgram", "NeuralNetwork"),
             "MLComputeUnits": ("ALL", "CPUOnly", "CPUAndGPU", "CPUAndNeuralEngine"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -18,7 +17,7 @@ from kdeploy.engines.base import Availability, Engine, Manifest, Precision, Sess
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.errors import Unavailable, UserError
 
-GRAPH, WEIGHTS = "model.xml", "model.bin"
+MODEL = "model.onnx"
 _DEVICE = "CPU"
 _HINTS: Mapping[Precision, str] = {
     "float32": "f32",
@@ -36,9 +35,9 @@ _NO_OPERATORS = frozenset({"Const", "Input", "Output"})
 class OpenVino(Engine):
     """OpenVINO, CPU plugin.
 
-    The folder holds the graph in OpenVINO's own form, so that a device needs no reader of ONNX; it is compiled for the
-    processor as it opens. Its precision is the graph's; bfloat16 is the float32 graph computed in bfloat16, which a
-    recipe asks for by name.
+    The folder holds the ONNX file as it was exported, and it is compiled for the processor as it opens. OpenVINO's own
+    form of the same graph opened no sooner and was larger, up to six times for a small network in int8. Its precision
+    is the graph's; bfloat16 is the float32 graph computed in bfloat16, which a recipe asks for by name.
     """
 
     name: ClassVar[str] = "openvino"
@@ -55,24 +54,24 @@ class OpenVino(Engine):
         return Availability(ok=True, version=str(openvino.__version__).split("-")[0])
 
     def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:
-        """Convert the ONNX file `model` and prove that OpenVINO computes what the graph says, in its precision.
+        """Copy the ONNX file `model` into `folder` and prove that OpenVINO computes what the graph says.
 
         The reference is ONNX Runtime with all graph optimisations off (see `_checks.compare`). Raises UserError for a
         file that OpenVINO cannot read, Unavailable where this processor does not compute in the precision asked for,
         GateFailed where the outputs or the compiled operators are not what was asked for.
         """
         require_opset(self, manifest, model)
-        _convert(model, folder)
+        copy_in(model, folder, MODEL)
         with closing(OnnxRuntime().open_reference(model)) as reference:
             match(reference.input_name, str(reference.input_dtype), manifest, model)
             images = seeded_images(manifest, reference.batch)
             expected = reference.run(images)
-        with closing(_open(folder / GRAPH, manifest.precision, threads=1)) as session:
+        with closing(_open(folder / MODEL, manifest.precision, threads=1)) as session:
             outputs, operators = session.run(images), session.operators()
         require_precision("OpenVINO", operators, manifest, model)
         check = compare("OpenVINO", expected, outputs, manifest, model)
         details = {"openvino": self.available().version, "operators": operators, "check": check}
-        return complete(folder, manifest, engine=self.name, files=[GRAPH, WEIGHTS], details=details)
+        return complete(folder, manifest, engine=self.name, files=[MODEL], details=details)
 
     def open(self, folder: Path, manifest: Manifest, threads: int) -> OpenVinoSession:
         """Open a built engine with this many threads."""
@@ -82,40 +81,41 @@ class OpenVino(Engine):
 
 
 class OpenVinoSession(Session):
-    """A compiled graph with one input, and one request, so it serves one thread at a time."""
+    """A compiled graph with one input, and one request, so it serves one thread at a time.
 
-    def __init__(self, compiled: Any, path: Path) -> None:
+    Input and output are bound to arrays of our own, kept for the last shape: handing them over at each call takes
+    OpenVINO's binding longer than a small network runs. What `run` returns is the caller's own.
+    """
+
+    def __init__(self, compiled: Any, path: Path, threads: int) -> None:
         if len(compiled.inputs) != 1:
             raise UserError(f"{path} has {len(compiled.inputs)} inputs; kdeploy runs networks with one.")
         self._compiled = compiled
-        self._request = compiled.create_infer_request()
+        self._bound: _Bound | None = None
         self._path = path
+        self._threads = threads
         declared = compiled.input(0)
         self.input_name: str = declared.get_any_name()
         self.input_dtype = np.dtype(declared.get_element_type().to_dtype())
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """One synchronous inference; a network with several outputs computes all and returns the first."""
-        if images.dtype != self.input_dtype:
-            raise ValueError(f"{self.input_name} takes {self.input_dtype}, not {images.dtype}")
-        try:
-            # share_inputs: read in place, not copied first; what comes back is copied, because the request writes
-            # the next answer to the same memory.
-            self._request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
-        except RuntimeError as error:
-            shape = list(images.shape)
-            raise UserError(f"OpenVINO can't run {self._path} on an input of {shape}: {_reason(error)}.") from None
-        outputs: NDArray[np.float32] = self._request.get_output_tensor(0).data.astype(np.float32)
-        return outputs
+        bound = self._bound
+        if bound is None or bound.input.shape != images.shape:
+            bound = self._bound = self._bind(images)
+        np.copyto(bound.input, images, casting="no")
+        bound.request.infer(share_inputs=True, share_outputs=True)
+        return bound.output.astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
         """Version, devices really in use, threads, operators by precision after compilation, bytes on disk."""
         return {
             "openvino": OpenVino().available().version,
             "devices": list(self._compiled.get_property("EXECUTION_DEVICES")),
-            "threads": self._compiled.get_property("INFERENCE_NUM_THREADS"),
+            "threads": self._threads,
+            "streams": self._compiled.get_property("NUM_STREAMS"),
             "operators": self.operators(),
-            "size_bytes": sum(self._path.with_name(name).stat().st_size for name in (GRAPH, WEIGHTS)),
+            "size_bytes": self._path.stat().st_size,
         }
 
     def operators(self) -> Operators:
@@ -130,23 +130,32 @@ class OpenVinoSession(Session):
 
     def close(self) -> None:
         """Release the compiled graph."""
-        self._request = self._compiled = None
+        self._bound = self._compiled = None
 
-
-def _convert(model: Path, folder: Path) -> None:
-    """Write an ONNX file to `folder` in OpenVINO's own form, with all its weights as they are."""
-    import openvino
-
-    if not model.is_file():
-        raise UserError(f"There is no file {model}.")
-    with tempfile.TemporaryDirectory(prefix="kdeploy-") as temporary:
-        written = Path(temporary) / GRAPH
+    def _bind(self, images: NDArray[Any]) -> _Bound:
+        """A request with arrays for these images; the shape of the output is known for certain only after a run."""
+        if images.dtype != self.input_dtype:
+            raise ValueError(f"{self.input_name} takes {self.input_dtype}, not {images.dtype}")
+        request = self._compiled.create_infer_request()
         try:
-            openvino.save_model(openvino.Core().read_model(model), written, compress_to_fp16=False)
+            request.infer({0: np.ascontiguousarray(images)})
         except RuntimeError as error:
-            raise UserError(f"OpenVINO {openvino.__version__} can't read {model}: {_reason(error)}.") from None
-        for name in (GRAPH, WEIGHTS):
-            copy_in(written.with_name(name), folder, name)
+            shape = list(images.shape)
+            raise UserError(f"OpenVINO can't run {self._path} on an input of {shape}: {_reason(error)}.") from None
+        return _Bound(request, images)
+
+
+class _Bound:
+    """A request that was run once, with the arrays that it reads and writes, kept alive together."""
+
+    def __init__(self, request: Any, like: NDArray[Any]) -> None:
+        from openvino import Tensor
+
+        self.request = request
+        self.input = np.empty(like.shape, like.dtype)
+        self.output: NDArray[Any] = np.empty_like(request.get_output_tensor(0).data)
+        request.set_input_tensor(0, Tensor(self.input, shared_memory=True))
+        request.set_output_tensor(0, Tensor(self.output, shared_memory=True))
 
 
 def _open(path: Path, precision: Precision, threads: int) -> OpenVinoSession:
@@ -154,7 +163,9 @@ def _open(path: Path, precision: Precision, threads: int) -> OpenVinoSession:
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        # A stream has threads of its own, to which it hands each call over. Without one the
+        # caller's own thread computes, which is all that is wanted of a single thread.
+        "NUM_STREAMS": 0 if threads == 1 else 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
     }
@@ -167,7 +178,7 @@ def _open(path: Path, precision: Precision, threads: int) -> OpenVinoSession:
     if taken != _HINTS[precision]:
         instead = _DTYPES.get(taken, taken)
         raise Unavailable(f"OpenVINO computes no {precision} on this processor (for {path} it would take {instead}).")
-    return OpenVinoSession(compiled, path)
+    return OpenVinoSession(compiled, path, threads)
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ _ENGINES = {
     "tensorrt": "TensorRT",
 }
 _ROLES = ("teacher", "assistant", "alone", "student", "peer")
-_PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+_PRECISIONS = ("float32", "bfloat16", "float16", "mixed", "int8")
 
 
 class Row(BaseModel):

@@ -12,7 +12,7 @@ from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.data import Gate
 from kdeploy.stages.base import Run, spec
 from kdeploy.stages.engines import PYTORCH
-from kdeploy.stages.precisions import INTEGER
+from kdeploy.stages.precisions import CARD_VERSION, INTEGER
 
 FILE = "gates.json"
 _EXPORTED = "-onnxruntime-float32"
@@ -60,8 +60,8 @@ def _parity(records: Sequence[Path]) -> list[Gate]:
     for path in records:
         record = parity.Parity.model_validate(artifacts.read_json(path))
         role, label = path.name.removesuffix(".parity.json").split(".", 1)
-        card = path.with_name(f"{role}.{label}.json")
-        rows = artifacts.read_json(card)["rows"] if card.is_file() else [f"{role}-onnxruntime-{label}"]
+        card = _card(path.with_name(f"{role}.{label}.json"))
+        rows = [f"{role}-onnxruntime-{label}"] if card is None else card["rows"]
         bound = "finite outputs of the right shape"
         if record.tolerance is not None:
             bound = f"within {record.tolerance:g} of torch's scale, cosine at least {record.min_cosine_similarity}"
@@ -74,9 +74,16 @@ def _parity(records: Sequence[Path]) -> list[Gate]:
 
 
 def _cards(run: Run) -> list[Mapping[str, Any]]:
-    """What is known of each file of lower precision, as `stages.quantize` writes it."""
-    found = run.files("export/*.json")
-    return [artifacts.read_json(path) for path in found if not path.name.endswith(".parity.json")]
+    """What is known of each file of lower precision."""
+    found = [_card(path) for path in run.files("export/*.json") if not path.name.endswith(".parity.json")]
+    return [card for card in found if card is not None]
+
+
+def _card(path: Path) -> Mapping[str, Any] | None:
+    """What `stages.quantize` left beside a file; None where there is none, or one of an older kdeploy, whose file no
+    engine is built from any more."""
+    card: Mapping[str, Any] = artifacts.read_json(path) if path.is_file() else {}
+    return card if card.get("schema_version") == CARD_VERSION else None
 
 
 def _figures(record: parity.Parity) -> str:

@@ -11,6 +11,8 @@ from kdeploy.recipe.schema.deploying import told_apart
 
 FLOAT32 = "float32"
 INTEGER = ("int8", "mixed")
+CARD_VERSION = 2
+"""Of what stands beside each file: what it was made of, and its accuracy."""
 
 
 def label(asked: EngineSpec, engines: Sequence[EngineSpec]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,12 @@ from kdeploy.recipe.schema import EngineSpec
 from kdeploy.sources import Images
 from kdeploy.stages import export, precisions, shown
 from kdeploy.stages.base import Run, spec
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from kdeploy.quantize.sensitivity import LayerCost
+    from kdeploy.quantize.static import Calibrated
 
 _BATCH = 250
 SENSITIVITY_IMAGES = 512
@@ -56,8 +62,8 @@ class Quantize:
         record = compared.write(target)
         card = target.with_suffix(".json")
         rows = rows_of(run, self.role, self.label)
-        card_of_file = {"schema_version": 2, "precision": self.asked.precision, "rows": rows, **made, **measured}
-        artifacts.write_json(card, card_of_file)
+        known = {"schema_version": precisions.CARD_VERSION, "precision": self.asked.precision, "rows": rows}
+        artifacts.write_json(card, {**known, **made, **measured})
         return [target, record, card]
 
     def _float16(self, run: Run, target: Path) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def rows_of(run: Run, role: str, label: str) -> list[str]:
     return [f"{role}-{engine.name}" for engine in engines if precisions.label(engine, engines) == label]
 
 
-def calibrate(run: Run, role: str, asked: EngineSpec) -> Any:
-    """A role's float32 graph with the ranges of its activations on training images: `quantize.static.Calibrated`.
+def calibrate(run: Run, role: str, asked: EngineSpec) -> Calibrated:
+    """A role's float32 graph with the ranges of its activations on training images.
 
     Raises UserError where the images that were picked show a single class, and as `quantize.static.calibrate` does.
     """
@@ -124,8 +130,8 @@ def output_of(preprocessing: Preprocessing) -> Literal["probabilities", "logits"
     return "probabilities" if preprocessing.in_graph else "logits"
 
 
-def sensitivity(run: Run, role: str, calibrated: Any, samples: int = SENSITIVITY_IMAGES) -> Any:
-    """What each layer costs on so many validation images: a list of `quantize.sensitivity.LayerCost`."""
+def sensitivity(run: Run, role: str, calibrated: Calibrated, samples: int = SENSITIVITY_IMAGES) -> list[LayerCost]:
+    """What each layer costs on so many validation images. Raises UserError where there are none."""
     from kdeploy.quantize.sensitivity import layer_costs
 
     preprocessing = preprocessing_of(run, role)
@@ -137,7 +143,7 @@ def sensitivity(run: Run, role: str, calibrated: Any, samples: int = SENSITIVITY
     return layer_costs(calibrated, images, labels, output=output_of(preprocessing))
 
 
-def _mixed(run: Run, role: str, asked: EngineSpec, calibrated: Any) -> tuple[Any, dict[str, Any]]:
+def _mixed(run: Run, role: str, asked: EngineSpec, calibrated: Calibrated) -> tuple[ModelProto, dict[str, Any]]:
     """The mixed graph that holds the budget on validation, and how it was found."""
     from kdeploy.quantize.running import Running
     from kdeploy.quantize.sensitivity import keep_until
@@ -147,7 +153,7 @@ def _mixed(run: Run, role: str, asked: EngineSpec, calibrated: Any) -> tuple[Any
     # Synthesised images have no labels: there the answers of float32 stand for them.
     right = validation.labels if run.labelled else said
 
-    def score(model: Any) -> float:
+    def score(model: ModelProto) -> float:
         return float((_predictions(Running(model).run, validation.images, preprocessing) == right).mean())
 
     costs = sensitivity(run, role, calibrated)

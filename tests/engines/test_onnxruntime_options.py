@@ -192,8 +192,7 @@ def test_operators_are_those_that_run(source: Path, tmp_path: Path) -> None:
     manifest = OnnxRuntime().build(
         tmp_path / "int8.onnx", tmp_path / "int8", models.manifest(precision="int8", scheme="x86-vnni")
     )
-    (integers,) = (manifest.details["operators"][name] for name in ("uint8",))
-    assert any("MatMul" in kind for kind in integers)
+    assert any("MatMul" in kind for kind in manifest.details["operators"]["uint8"])
 
 
 @pytest.mark.parametrize(
@@ -276,6 +275,7 @@ class TestOpenVinoProvider:
     def test_runs_the_whole_graph(self, source: Path, tmp_path: Path) -> None:
         folder = build(source, tmp_path / "engine", provider="openvino", provider_options={"device_type": "CPU"})
         assert described(folder)["nodes"] == {"OpenVINOExecutionProvider": 5}
+        assert described(folder)["operators"] == {}
         with engines.open_engine(folder, threads=1) as session:
             images = models.images(2)
             np.testing.assert_allclose(session.run(images), models.probabilities(images), atol=1e-6)

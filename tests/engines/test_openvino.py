@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdeploy import bundle, engines
-from kdeploy.engines.openvino import GRAPH, WEIGHTS, OpenVino, OpenVinoSession
+from kdeploy.engines.openvino import MODEL, OpenVino, OpenVinoSession
 from kdeploy.errors import GateFailed, Unavailable, UserError
 from kdeploy.runtime import Predictor
 from tests.engines import models
@@ -51,10 +51,10 @@ def test_images_that_are_not_contiguous_are_taken(folder: Path) -> None:
         np.testing.assert_allclose(session.run(images), models.probabilities(images), atol=1e-6)
 
 
-def test_the_manifest_names_both_files_and_the_check(folder: Path) -> None:
+def test_the_manifest_names_its_file_and_the_check(folder: Path) -> None:
     manifest = engines.read_manifest(folder)
     assert manifest.engine == "openvino"
-    assert set(manifest.files) == {GRAPH, WEIGHTS}
+    assert set(manifest.files) == {MODEL}
     assert manifest.details["check"]["max_relative_difference"] < 1e-5
     assert manifest.details["operators"]["float32"]["FullyConnected"] == 1
     assert not {"bfloat16", "float16"} & set(manifest.details["operators"])
@@ -78,6 +78,15 @@ def test_describe_tells_what_really_runs(folder: Path) -> None:
     assert described["threads"] == 1
     assert described["operators"]["float32"]["FullyConnected"] == 1
     assert described["size_bytes"] == engines.read_manifest(folder).size_bytes
+
+
+def test_a_single_thread_is_the_callers_own(folder: Path) -> None:
+    for threads, streams in ((1, 0), (2, 1)):
+        with engines.open_engine(folder, threads=threads) as session:
+            described = session.describe()
+            assert (described["threads"], described["streams"]) == (threads, streams)
+            images = models.images(2)
+            np.testing.assert_allclose(session.run(images), models.probabilities(images), atol=1e-6)
 
 
 def test_int8_runs_in_integers(tmp_path: Path) -> None:
@@ -120,8 +129,14 @@ def test_the_newest_opset_is_taken_and_a_newer_one_refused(tmp_path: Path) -> No
 def test_a_cut_file_is_refused_in_one_sentence(source: Path, tmp_path: Path, share: float) -> None:
     content = source.read_bytes()
     source.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match=r"^OpenVINO \S+ can't read .*source\.onnx: [^\n]+\.$"):
+    with pytest.raises(UserError, match=r"^ONNX Runtime \S+ can't open .*source\.onnx: [^\n]+\.$"):
         OpenVino().build(source, tmp_path / "engine", models.manifest())
+
+
+def test_a_file_that_openvino_cannot_read_is_refused_in_one_sentence(folder: Path) -> None:
+    (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"^OpenVINO \S+ can't open .*model\.onnx: [^\n]+\.$"):
+        OpenVino().open(folder, models.manifest(model=MODEL), threads=1)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
@@ -156,9 +171,9 @@ def test_a_bundle_of_it_predicts(folder: Path, tmp_path: Path) -> None:
     assert found.probability == pytest.approx(expected.max(), abs=1e-6)
 
 
-def test_a_changed_weights_file_is_noticed(folder: Path) -> None:
-    content = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+def test_a_changed_file_is_noticed(folder: Path) -> None:
+    content = (folder / MODEL).read_bytes()
+    (folder / MODEL).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="is not the one that was built"):
         engines.open_engine(folder, threads=1)
 

@@ -102,7 +102,7 @@ def test_a_mistake_names_file_line_and_key(tmp_path: Path, old: str, new: str, s
         (
             "{engine: onnxruntime}",
             "{engine: onnxruntime, precision: bfloat16}",
-            "line 11: The engine onnxruntime runs no bfloat16, only float32, float16, int8.",
+            "line 11: The engine onnxruntime runs no bfloat16, only float32, float16, int8, mixed.",
         ),
         (
             "{engine: onnxruntime}",

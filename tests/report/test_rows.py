@@ -72,3 +72,10 @@ def test_other_roles_and_engines_have_their_place():
     names = [row.name for row in rows_from([*extra, *found], baseline=BASELINE)]
     assert names.index("assistant-1 · ONNX Runtime int8") == 2
     assert names[-1] == "net.onnx · ncnn int4"
+
+
+def test_engines_with_different_options_are_told_apart():
+    found = measurements()
+    (int8,) = (one for one in found if one.name == "student-onnxruntime-int8")
+    other = int8.model_copy(update={"name": "student-onnxruntime-int8-ort", "variant": "ort"})
+    assert rows_from([*found, other], baseline=BASELINE)[-1].name == "student · ONNX Runtime int8 (ort)"

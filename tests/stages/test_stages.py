@@ -12,8 +12,10 @@ import pytest
 
 from kdeploy import artifacts, engines, pipeline
 from kdeploy.errors import GateFailed
+from kdeploy.provenance import RunRecord
 from kdeploy.recipe.schema import BundleSpec, DataSpec, EngineSpec
 from kdeploy.stages import bundle, gates
+from kdeploy.stages.base import Run
 from kdeploy.stages.data import _state
 from kdeploy.stages.engines import BuildEngine
 from kdeploy.stages.export import model_inputs, parity_images, preprocessing_of
@@ -53,6 +55,12 @@ class TestGates:
         card = {"precision": "int8", "rows": rows, "validation": {"float32": 0.9, "int8": 0.5, "samples": 10}}
         found = gates._drops([card], 1.0)
         assert [(gate.row, gate.passed) for gate in found] == [(row, False) for row in rows]
+
+    def test_what_an_older_kdeploy_left_is_not_judged(self, tmp_path: Path) -> None:
+        (tmp_path / "export").mkdir()
+        artifacts.write_json(tmp_path / "export" / "student.int8.json", {"schema_version": 1, "scheme": "x86-vnni"})
+        run = Run(tiny.recipe(), tmp_path, RunRecord.new("tiny", 0))
+        assert gates._cards(run) == []
 
     def test_mixed_is_held_to_its_own_budget(self) -> None:
         validation = {"float32": 0.9, "mixed": 0.896, "samples": 500}
