@@ -14,7 +14,7 @@ from tests.engines import models
 
 
 def test_every_engine_is_found_under_its_own_name() -> None:
-    assert engines.names() == ["onnxruntime", "openvino", "pytorch"]
+    assert engines.names() == ["onnxruntime", "openvino", "pytorch", "tensorrt"]
     for name in engines.names():
         assert engines.find(name).name == name
 

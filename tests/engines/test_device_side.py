@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "safetensors", "sklearn")
+_BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "safetensors", "sklearn")
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ _BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "safetens
         "kdeploy.engines.onnxruntime",
         "kdeploy.engines.openvino",
         "kdeploy.engines.pytorch",
+        "kdeploy.engines.tensorrt",
         "kdeploy.bench.statistics",
         "kdeploy.bench.artifacts",
         "kdeploy.bench.measure",
