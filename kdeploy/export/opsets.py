@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from onnx import ModelProto, version_converter
+from onnx import ModelProto, defs, version_converter
 
 from kdeploy.errors import UserError
 from kdeploy.quantize.files import first_line, opset_version
@@ -18,7 +18,7 @@ def convert(model: ModelProto, opset: int) -> ModelProto:
     if found == opset:
         return model
     try:
-        converted = version_converter.convert_version(model, opset)
+        converted = version_converter.convert_version(_without_defaults(model, found), opset)
         onnx.checker.check_model(converted, full_check=True)
     except Exception as error:  # the converter raises RuntimeError and whatever its adapters stumble over
         raise UserError(
@@ -29,6 +29,22 @@ def convert(model: ModelProto, opset: int) -> ModelProto:
     del converted.graph.value_info[:]
     converted.metadata_props.extend(model.metadata_props if not converted.metadata_props else [])
     return converted
+
+
+def _without_defaults(model: ModelProto, opset: int) -> ModelProto:
+    """A copy that does not spell out what is an operator's default, such as ReduceMean's `noop_with_empty_axes`.
+
+    An older form of the operator may not know the attribute, and the converter leaves it where it is.
+    """
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    for node in bare.graph.node:
+        if node.domain in ("", "ai.onnx") and defs.has(node.op_type):
+            known = defs.get_schema(node.op_type, opset).attributes
+            spelt = [a for a in node.attribute if a.name in known and a == known[a.name].default_value]
+            for attribute in spelt:
+                node.attribute.remove(attribute)
+    return bare
 
 
 def _reason(error: Exception) -> str:
