@@ -56,6 +56,11 @@ OWN = {
         mutual=True,
     ),
 }
+STANDARDIZED = {
+    "kd-ls": ("kd", "distill.weight=9", "distill.cross_entropy=0.1", "{alpha: 0.9, temperature: 2, standardize: true}"),
+    "dkd-ls": ("dkd", "distill.weight=9", "distill.cross_entropy=1", "{temperature: 2, standardize: true}"),
+}
+"""Rows that are a method on standardised logits, as the recipes of these names have it for CIFAR-100."""
 
 
 def main() -> None:
@@ -76,8 +81,8 @@ def main() -> None:
 
 
 def shared() -> list[str]:
-    """The methods that can be measured in one set-up."""
-    return [name for name in methods.names() if name not in (*OWN, "information-flow")]
+    """The rows that can be measured in one set-up."""
+    return [*(name for name in methods.names() if name not in (*OWN, "information-flow")), *STANDARDIZED]
 
 
 def run_cell(cells: Path, method: str, seed: int, asked: argparse.Namespace) -> None:
@@ -95,7 +100,10 @@ def run_cell(cells: Path, method: str, seed: int, asked: argparse.Namespace) -> 
         *asked.set_,
     ]
     own = OWN.get(method)
-    if own is None:
+    if method in STANDARDIZED:
+        name, *weights, options = STANDARDIZED[method]
+        common += [f"distill.method={name}", *weights, f"distill.options={options}", f"teacher.cache={CACHE}"]
+    elif own is None:
         common += [f"distill.method={method}", f"teacher.cache={CACHE}"]
     else:
         common += own.overrides
