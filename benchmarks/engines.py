@@ -4,7 +4,7 @@
 
 STUDENT is the folder of a trained ResNet-8, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/student; the
 checkpoint is the one that the recipe cifar10/resnet20-noise describes. Networks of 224x224 have random weights: they
-are there for speed. Peers: torch, eager and compiled; ONNX Runtime's own quantiser at its defaults; OpenVINO's (NNCF).
+are there for speed. Peers: torch, eager; ONNX Runtime's own quantiser at its defaults; OpenVINO's (NNCF).
 
 All rows of a network are open at once, a process each, on one core and one thread at batch 1, and are called in short
 blocks in random order (`interleaved.py`). Accuracy is on all test images of --data. One JSON a network goes to
@@ -118,7 +118,7 @@ def _akamaster(checkpoint: Path) -> NetworkSpec:
 
 
 def ours(run: ModelRun) -> dict[str, Row]:
-    """Our engine folders, and torch compiled beside eager."""
+    """The engine folders of kdeploy, torch eager among them."""
     rows = {}
     for folder in built(run):
         manifest = engines.read_manifest(folder)
