@@ -18,7 +18,7 @@ def prepend_resize(model: ModelProto) -> ModelProto:
 
     Bilinear, antialiased where it shrinks, on uint8, whole images: what `kdeploy.sources` does with Pillow. The filter
     leaves out what lies beyond the border (`exclude_outside`), as Pillow and torch do; without it the pixels along the
-    border differ by up to 18 of 255. With it, ONNX Runtime's pixels are at most one of 255 off Pillow's (of noise one
+    border differ visibly. With it, ONNX Runtime's pixels are at most one of 255 off Pillow's (of noise one
     in a thousand is, of JPEG files of flat colours none to an eighth, by the size).
 
     Raises UserError for a graph in operators older than opset 18, whose Resize has no such filter.

@@ -38,9 +38,8 @@ def _with_torch(run: Run, role: str) -> Divergence | None:
     from kdeploy.models.storage import load_network
 
     target = export.onnx_file(run.folder, role)
-    classifier, card = load_network(run.folder / "networks" / role)
-    in_graph = run.recipe.export.preprocess == "in-graph"
-    preprocessing = export.preprocessing_of(card, in_graph=in_graph)
+    classifier, _ = load_network(run.folder / "networks" / role)
+    preprocessing = export.graph_preprocessing(run, role)
     with events.task(f"bisect {role}"):
         translation = translate(classifier, run.splits.shape, run.recipe.export)
         for images in _parts(export.parity_images(run)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy import events, parity
-from kdeploy.engines.base import Preprocessing
+from kdeploy import artifacts, events, parity
+from kdeploy.engines.base import Preprocessing, images_at_once
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.recipe.schema import ExportSpec
+from kdeploy.sources import Images
 from kdeploy.stages import shown
 from kdeploy.stages.base import Run
 
@@ -78,6 +79,21 @@ def onnx_file(folder: Path, role: str, precision: str = "float32") -> Path:
 def preprocessing_of(card: Mapping[str, Any], *, in_graph: bool) -> Preprocessing:
     """The preprocessing that a network's card describes."""
     return Preprocessing(in_graph=in_graph, **card["image"], mean=tuple(card["mean"]), std=tuple(card["std"]))
+
+
+def graph_preprocessing(run: Run, role: str) -> Preprocessing:
+    """How the exported graph of a role takes its images."""
+    card = artifacts.read_json(run.folder / "networks" / role / f"{role}.json")
+    return preprocessing_of(card, in_graph=run.recipe.export.preprocess == "in-graph")
+
+
+def predicted(
+    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: Images, preprocessing: Preprocessing
+) -> NDArray[np.int64]:
+    """The likeliest class of each image `[N, H, W, C]`."""
+    step = images_at_once(images.shape[1], images.shape[2])
+    batches = (model_inputs(images[begin : begin + step], preprocessing) for begin in range(0, len(images), step))
+    return np.concatenate([run(batch).argmax(axis=1) for batch in batches])
 
 
 def model_inputs(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:

@@ -241,7 +241,7 @@ def built(run: ModelRun) -> list[Path]:
 
 
 def _builder(role: str, row: EngineSpec) -> BuildEngine:
-    return BuildEngine(role, row.engine, row.precision, row.options, row.variant, row)
+    return BuildEngine(role, row)
 
 
 def role_of(name: str) -> str:

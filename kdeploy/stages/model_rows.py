@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy import artifacts, engines, events
+from kdeploy import engines, events
 from kdeploy.bench.statistics import wilson
-from kdeploy.engines.base import Preprocessing
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.stages import export
 from kdeploy.stages.model import ModelRun, built
@@ -50,9 +48,8 @@ def measure(run: ModelRun) -> list[Row]:
         return []
     measured = run.splits.validation if len(run.splits.validation) else run.splits.train
     with OnnxRuntime().open_file(export.onnx_file(run.folder, run.recipe.name), threads=1) as session:
-        card = artifacts.read_json(run.folder / "networks" / run.recipe.name / f"{run.recipe.name}.json")
-        in_graph = run.recipe.export.preprocess == "in-graph"
-        expected = _predicted(session.run, measured.images, export.preprocessing_of(card, in_graph=in_graph))
+        preprocessing = export.graph_preprocessing(run, run.recipe.name)
+        expected = export.predicted(session.run, measured.images, preprocessing)
     rows = []
     with events.task("measure agreement", len(folders)) as bar:
         for folder in folders:
@@ -64,7 +61,7 @@ def measure(run: ModelRun) -> list[Row]:
 def _row(run: ModelRun, folder: Path, images: Any, labels: NDArray[np.int64], expected: NDArray[np.int64]) -> Row:
     manifest = engines.read_manifest(folder)
     with engines.open_engine(folder, threads=1) as session:
-        said = _predicted(session.run, images, manifest.preprocessing)
+        said = export.predicted(session.run, images, manifest.preprocessing)
     right = int((said == labels).sum())
     accuracy = (right / len(said), *wilson(right, len(said))) if run.labelled else (None, None, None)
     return Row(
@@ -80,14 +77,3 @@ def _row(run: ModelRun, folder: Path, images: Any, labels: NDArray[np.int64], ex
         low=accuracy[1],
         high=accuracy[2],
     )
-
-
-def _predicted(
-    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: Any, preprocessing: Preprocessing
-) -> NDArray[np.int64]:
-    """The likeliest class of each image `[N, H, W, C]`."""
-    step = export.batches_of(images)[-1]
-    batches = (
-        export.model_inputs(images[begin : begin + step], preprocessing) for begin in range(0, len(images), step)
-    )
-    return np.concatenate([run(batch).argmax(axis=1) for batch in batches])

@@ -53,9 +53,7 @@ def simplify_file(run: Run, role: str) -> bool:
 
 
 def _compare(before: Path, after: Path, run: Run, role: str) -> parity.Parity:
-    card = artifacts.read_json(run.folder / "networks" / role / f"{role}.json")
-    preprocessing = export.preprocessing_of(card, in_graph=run.recipe.export.preprocess == "in-graph")
-    images = export.model_inputs(export.parity_images(run), preprocessing)
+    images = export.model_inputs(export.parity_images(run), export.graph_preprocessing(run, role))
     with (
         OnnxRuntime().open_file(before, threads=1) as reference,
         OnnxRuntime().open_file(after, threads=1) as candidate,
