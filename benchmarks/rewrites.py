@@ -26,7 +26,7 @@ from kdeploy.quantize.schemes import choose_scheme
 from kdeploy.recipe.schema import NetworkSpec
 from kdeploy.report.figures import significant
 from kdeploy.report.markdown_page import machine_lines
-from kdeploy.stages.export import export_model
+from kdeploy.stages.model import Asked, export_network
 
 CALIBRATED_ON = 4
 REWRITES: dict[str, tuple[Any, str, str]] = {
@@ -49,7 +49,7 @@ def without(name: str, build: Callable[[], None]) -> None:
 def prepare(network: str, size: int, folder: Path) -> dict[str, Path]:
     """The graphs that are compared, by name; "all" has every rewrite."""
     spec = NetworkSpec(model=network)
-    float32 = export_model(spec, folder, shape=(3, size, size), classes=1000, opset=18)
+    float32 = export_network(spec, Asked(folder, shape=(3, size, size), classes=1000)).written[0]
     shape = (CALIBRATED_ON, size, size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     scheme = choose_scheme("auto", machine.instruction_sets())

@@ -30,6 +30,7 @@ from kdeploy.bench.statistics import percentile_estimate
 from kdeploy.bench.timing import latency, measure_calls
 from kdeploy.cli.console import Terminal
 from kdeploy.engines.base import Manifest, Preprocessing
+from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.engines.tensorrt import TensorRT, graph, trtexec
 from kdeploy.engines.tensorrt import latency as through_trtexec
 from kdeploy.errors import KdeployError, Unavailable, UserError
@@ -134,7 +135,7 @@ class Checks:
         worst = 0.0
         with (
             engines.open_engine(built, threads=1) as session,
-            engines.find("onnxruntime").open_file(self.models["float32"], 1) as reference,  # type: ignore[attr-defined]
+            OnnxRuntime().open_file(self.models["float32"], threads=1) as reference,
         ):
             for count in (1, 4, 1, 3, 3):
                 given = images(count, seed=count)

@@ -18,13 +18,13 @@ from kdeploy.errors import UserError
 from kdeploy.provenance import RECORD, RunRecord, StageRecord
 from kdeploy.recipe.loading import read_yaml
 from kdeploy.recipe.networks import deployed, networks
-from kdeploy.recipe.schema import INDIFFERENT, Recipe, Spec, TrainSpec
+from kdeploy.recipe.schema import INDIFFERENT, EngineSpec, Recipe, Spec, TrainSpec
 from kdeploy.stages import precisions, train
 from kdeploy.stages.base import Run, Stage
 from kdeploy.stages.bench import Bench
 from kdeploy.stages.bundle import Bundle
 from kdeploy.stages.data import Data
-from kdeploy.stages.engines import PYTORCH, BuildEngine
+from kdeploy.stages.engines import BASELINE, BuildEngine
 from kdeploy.stages.epochs import Epochs
 from kdeploy.stages.export import Export
 from kdeploy.stages.gates import Gates
@@ -58,17 +58,13 @@ def engines(recipe: Recipe) -> list[BuildEngine]:
     The teacher in ONNX Runtime is there so that what distillation gained and what the runtime gained are
     not mixed up. Peers of the student come in torch only.
     """
-    rows, peers = [], [BuildEngine(role, PYTORCH) for role in recipe.peers]
+    rows, peers = [], [BuildEngine(role, BASELINE) for role in recipe.peers]
     for network in networks(recipe):
         if network.row:
-            rows.append(BuildEngine(network.role, PYTORCH))
+            rows.append(BuildEngine(network.role, BASELINE))
         if network.role == "teacher":
-            rows.append(BuildEngine("teacher", "onnxruntime"))
-    built = [
-        BuildEngine(role, engine.engine, engine.precision, engine.options, engine.variant, engine)
-        for role in deployed(recipe)
-        for engine in recipe.engines
-    ]
+            rows.append(BuildEngine("teacher", EngineSpec()))
+    built = [BuildEngine(role, engine) for role in deployed(recipe) for engine in recipe.engines]
     return [*rows, *built, *peers]
 
 

@@ -79,6 +79,13 @@ def test_quantize_imports_without_torch(tmp_path):
     assert import_each(names, TRAINING_ONLY, tmp_path)["failed"] == {}
 
 
+def test_somebody_elses_onnx_file_is_taken_in_without_torch(tmp_path):
+    torch_side = {"bisecting", "failures", "to_onnx", "wrappers"}
+    names = [name for name in modules() if room(name) == "export" and name.rpartition(".")[2] not in torch_side]
+    assert {"kdeploy.export.foreign", "kdeploy.export.opening", "kdeploy.export.resizing"} <= set(names)
+    assert import_each(names, TRAINING_ONLY, tmp_path)["failed"] == {}
+
+
 def test_the_absent_packages_are_really_absent(tmp_path):
     outcome = import_each(["torch", "onnx", "numpy"], NOT_ON_A_DEVICE, tmp_path)
     assert set(outcome["failed"]) == {"torch", "onnx"}

@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdeploy"
 
-# Not part of the tested set: TensorRT needs an NVIDIA GPU, which the machine that tests has not.
-UNTESTED = {"tensorrt"}
+# Not part of the tested set: TensorRT and CUDA need an NVIDIA GPU, which the machine that tests has not.
+UNTESTED = {"cuda-python", "tensorrt"}
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ from kdeploy.bench.inputs import Layout
 from kdeploy.bench.likelihood import Answers
 from kdeploy.bench.results import Accuracy
 from kdeploy.bench.statistics import wilson
-
-_BATCH = 250
-_PIXELS = _BATCH * 32 * 32
+from kdeploy.engines.base import images_at_once
 
 
 def predict(
@@ -24,13 +22,8 @@ def predict(
     labels: NDArray[np.int64],
     report: Callable[[float], None],
 ) -> Answers:
-    """What the engine says of each image, uint8 `[N, H, W, C]`, whose labels are `[N]`.
-
-    Runs 250 images of 32 x 32 pixels at a time, or as many larger ones as have that many pixels: activations grow
-    with both, and a small device has little memory.
-    """
-    pixels = images.shape[1] * images.shape[2]
-    step = layout.batch or max(1, min(_BATCH, _PIXELS // pixels))
+    """What the engine says of each image, uint8 `[N, H, W, C]`, whose labels are `[N]`."""
+    step = layout.batch or images_at_once(images.shape[1], images.shape[2])
     read = Answers.of_probabilities if layout.gives_probabilities else Answers.of_logits
     parts = []
     for begin in range(0, len(images), step):

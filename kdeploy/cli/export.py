@@ -1,69 +1,161 @@
-"""`kdeploy export`: trained networks to ONNX and engines, or any one model to ONNX."""
+"""`kdeploy export`: trained networks, any one model or somebody's ONNX file to ONNX, other precisions and engines."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdeploy.cli import options
+from kdeploy.cli.exporting import OPSET, SHAPE, export_model
 from kdeploy.cli.models import complete_model
 from kdeploy.cli.verbs import register as _register
 
-_SHAPE, _CLASSES, _OPSET = "3x224x224", 1000, 18
+if TYPE_CHECKING:
+    from kdeploy.stages.base import Run
+    from kdeploy.stages.model import ModelRun
+
+
+def _complete_engine(incomplete: str) -> list[str]:
+    from kdeploy.engines import names
+
+    return [name for name in names() if name.startswith(incomplete)]
 
 
 def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="RUN_OR_MODEL",
-            help="A run folder, or a model: a zoo name, torchvision:NAME, timm:NAME or python:module:factory.",
+            metavar="SOURCE",
+            help="A run folder; a model: a zoo name, torchvision:NAME, timm:NAME or python:module:factory; or an ONNX "
+            "file.",
             autocompletion=complete_model,
         ),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="PATH", help="Images for parity, calibration and accuracy: folders of classes, or one."
+        ),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine", metavar="NAME", help="Build this engine; may be repeated.", autocompletion=_complete_engine
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", metavar="NAME", help="May be repeated.", show_default="float32"),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where a model's files go.", show_default="the current folder"),
+        typer.Option("--out", metavar="DIR", help="Where a model's files go.", show_default="exported/<model>"),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", metavar="FILE", help="A model's weights; without: random ones.")
     ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Published weights, which torchvision or timm downloads.")
+    ] = False,
     shape: Annotated[
-        str | None, typer.Option("--shape", metavar="CxHxW", help="A model's input.", show_default=_SHAPE)
+        str | None, typer.Option("--shape", metavar="CxHxW", help="A model's input.", show_default=SHAPE)
     ] = None,
     classes: Annotated[
         int | None,
-        typer.Option("--classes", metavar="N", min=2, help="A model's classes.", show_default=str(_CLASSES)),
+        typer.Option(
+            "--classes", metavar="N", min=2, help="A model's classes.", show_default="those of --data, else 1000"
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", metavar="A,B,C", help="Of images in [0, 1].", show_default="the model's own")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", metavar="A,B,C", help="Of images in [0, 1].", show_default="the model's own")
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option("--scheme", metavar="NAME", help="The target's int8.", show_default="this processor's"),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", metavar="N", min=1, help="Measure on at most so many images.", show_default="1000"),
     ] = None,
     opset: Annotated[
         int | None,
-        typer.Option("--opset", metavar="N", min=18, max=23, help="A file's ONNX opset.", show_default=str(_OPSET)),
+        typer.Option("--opset", metavar="N", min=13, max=23, help="A file's ONNX opset.", show_default=str(OPSET)),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="fixed|open|resize",
+            help="Images of one size; of any that the network runs at; of any, resized in the graph.",
+            show_default="fixed",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar="in-graph|outside|none",
+            help="Raw images in; normalised ones; none: an ONNX file takes pixels from 0 to 255.",
+            show_default="in-graph",
+        ),
+    ] = None,
+    simplify: Annotated[
+        bool, typer.Option("--simplify", help="Let onnxslim clean the file up; kept only if parity holds.")
+    ] = False,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Where parity fails, find the first node that computes something else.")
+    ] = False,
     json_: options.JsonOption = None,
 ) -> None:
-    """Export the networks of a run to ONNX, quantise them and build its engines; or export any one model.
+    """Export a run, any one model or an ONNX file to ONNX, quantise it, build engines, and check each against torch.
 
-    Parity with torch is measured and written beside each file; where it fails, the exit status is 3.
+    Parity is measured and written beside each file; where it fails, the exit status is 3. Without --data it is shown
+    on random inputs, in float32 alone.
 
-    Example: kdeploy export runs/quickstart
+    Example: kdeploy export timm:mobilenetv4_conv_small --data photos --engine onnxruntime --precision int8
     """
-    from kdeploy.cli.output import emit, talking
-    from kdeploy.cli.tables import files_table
+    from kdeploy.cli.output import add, talking
     from kdeploy.errors import UserError
 
-    of_a_model = {"out": out, "checkpoint": checkpoint, "shape": shape, "classes": classes, "opset": opset}
-    given = [f"--{name}" for name, value in of_a_model.items() if value is not None]
+    of_a_model = {
+        "data": data,
+        "engine": engine,
+        "precision": precision,
+        "out": out,
+        "checkpoint": checkpoint,
+        "pretrained": pretrained or None,
+        "shape": shape,
+        "classes": classes,
+        "mean": mean,
+        "std": std,
+        "scheme": scheme,
+        "samples": samples,
+        "opset": opset,
+        "size": size,
+        "preprocess": preprocess,
+        "simplify": simplify or None,
+    }
+    given = {name: value for name, value in of_a_model.items() if value is not None}
     with talking():
         if not Path(source).is_dir():
-            written = _model(source, out or Path(), checkpoint, shape or _SHAPE, classes or _CLASSES, opset or _OPSET)
+            run = export_model(source, given)
+            written, rows = run.written, _rows(run)
+            found = _bisected(run, written) if bisect else []
         elif given:
-            raise UserError(f"{source} is a run, whose recipe says how it is exported: leave out {', '.join(given)}.")
+            left_out = ", ".join(f"--{name}" for name in given)
+            raise UserError(f"{source} is a run, whose recipe says how it is exported: leave out {left_out}.")
         else:
-            written = _run(Path(source))
-    payload, table = files_table(written)
-    emit(json_, payload, table)
+            opened = _run(Path(source))
+            written, rows = sorted(opened.folder.glob("export/*.onnx")), []
+            found = _bisected(opened, written) if bisect else []
+    _show(json_, written, rows, against="the file itself" if source.endswith(".onnx") else "torch")
+    if found:
+        add(json_, "\n".join(found))
     _require_parity(written)
 
 
@@ -71,39 +163,52 @@ def register(app: typer.Typer) -> None:
     _register(app, export, "export")
 
 
-def _run(folder: Path) -> list[Path]:
-    """The stages of the run's recipe up to the engines; its ONNX files."""
+def _run(folder: Path) -> Run:
+    """The stages of the run's recipe up to the engines, done."""
     from kdeploy import pipeline
     from kdeploy.cli.execution import carry_out, require_torch
 
     require_torch("kdeploy export")
     opened = pipeline.reopen(folder)
     carry_out(opened, [*pipeline.training(opened.recipe), *pipeline.compilation(opened.recipe)])
-    return sorted(folder.glob("export/*.onnx"))
+    return opened
 
 
-def _model(name: str, out: Path, checkpoint: Path | None, shape: str, classes: int, opset: int) -> list[Path]:
-    """One model to `DIR/<model>.float32.onnx`, raw images in and probabilities out."""
-    from kdeploy import events, models
-    from kdeploy.cli.execution import require_torch
-    from kdeploy.cli.models import parse_shape
-    from kdeploy.errors import UserError
-    from kdeploy.recipe.schema import NetworkSpec
+def _rows(run: ModelRun) -> list[Any]:
+    from kdeploy.stages.model_rows import measure
 
-    try:
-        models.check(name)
-    except UserError as error:
-        raise UserError(f"There is no run folder {name}. {error}") from None
-    if checkpoint is None:
-        events.decided("weights", "random", "no --checkpoint was given")
-    elif not checkpoint.is_file():
-        raise UserError(f"There is no file {checkpoint}.")
-    require_torch("kdeploy export")
-    from kdeploy.stages.export import export_model
+    return measure(run)
 
-    spec = NetworkSpec(model=name, checkpoint=None if checkpoint is None else str(checkpoint.resolve()))
-    with events.task(f"export {name}"):
-        return [export_model(spec, out, shape=parse_shape(shape), classes=classes, opset=opset)]
+
+def _show(target: str | None, written: list[Path], rows: list[Any], *, against: str) -> None:
+    """The files with their parity, and below them the engines, where there are any."""
+    from rich.console import Group
+
+    from kdeploy.cli.output import emit
+    from kdeploy.cli.tables import agreement_table, files_table
+
+    files, table = files_table(written, against)
+    engines, below = agreement_table(rows)
+    emit(target, {**files, **engines}, Group(table, "", below) if rows else table)
+
+
+def _bisected(run: Run, written: list[Path]) -> list[str]:
+    """For each float32 file that failed parity, which of its nodes is the first to part, in a sentence."""
+    from kdeploy import artifacts, parity
+    from kdeploy.stages.bisect import bisect
+    from kdeploy.stages.precisions import FLOAT32
+
+    sentences = []
+    for path in written:
+        role, precision = path.stem.rpartition(".")[::2]
+        if precision != FLOAT32 or artifacts.read_json(parity.record_path(path))["passed"]:
+            continue
+        found = bisect(run, role)
+        why = (
+            "every node agrees when its output is looked at: the runtime's fusions, or a batch of another size, differ"
+        )
+        sentences.append(f"{path.name}: {why if found is None else found.sentence()}.")
+    return sentences
 
 
 def _require_parity(written: list[Path]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from kdeploy.stages.model_rows import Row
 
 Listing = tuple[dict[str, Any], Table]
 
@@ -99,8 +102,8 @@ def _caption(table: Table, text: str) -> None:
     table.caption_justify = "left"
 
 
-def files_table(written: Sequence[Path]) -> Listing:
-    """ONNX files, all of one folder, with their size and parity."""
+def files_table(written: Sequence[Path], against: str = "torch") -> Listing:
+    """ONNX files, all of one folder, with their size and parity; `against` is what the float32 ones were made from."""
     from kdeploy import artifacts, parity
     from kdeploy.report import figures
 
@@ -116,7 +119,39 @@ def files_table(written: Sequence[Path]) -> Listing:
     table = plain_table(titles, rows, right=("size", *titles[3:]))
     _caption(
         table,
-        f"In {written[0].parent}. Parity: ONNX Runtime against torch, int8 against float32; "
+        f"In {written[0].parent}. Parity: float32 against {against}, in ONNX Runtime, the others against float32; "
         "the largest difference as a share of the outputs' scale.",
     )
     return {"schema_version": 1, "files": files}, table
+
+
+def agreement_table(rows: Sequence[Row]) -> Listing:
+    """Engines of one model: how often each names the class that the float32 file names, and the right one."""
+    from kdeploy.report import figures
+
+    cells = [
+        (
+            row.engine,
+            row.precision if row.scheme is None else f"{row.precision} ({row.scheme})",
+            f"{figures.percent(row.agreement)} {_among(row.agreement, row.samples)}",
+            f"{figures.percent(row.accuracy)} {figures.interval(row.low, row.high)}".strip(),
+            figures.size(row.size_bytes),
+        )
+        for row in rows
+    ]
+    titles = ("engine", "precision", "agreement", "accuracy", "size")
+    table = plain_table(titles, cells, right=titles[2:])
+    if rows:
+        _caption(
+            table,
+            f"On {rows[0].samples} {rows[0].images}, with 95 % intervals. Agreement: the same class as the float32 "
+            f"file. In {Path(rows[0].path).parent}.",
+        )
+    return {"engines": [row.as_json() for row in rows]}, table
+
+
+def _among(share: float, samples: int) -> str:
+    from kdeploy.bench.statistics import wilson
+    from kdeploy.report import figures
+
+    return figures.interval(*wilson(round(share * samples), samples))

@@ -16,7 +16,7 @@ from kdeploy.errors import GateFailed, UserError
 Operators = Mapping[str, Mapping[str, int]]
 """By precision, as `numpy.dtype.name` spells it, the operators of a compiled graph with their counts."""
 
-_CHECK_BATCH = 4
+CHECK_BATCH = 4
 _MAX_RELATIVE_DIFFERENCE = 1e-4
 _MIN_COSINE = 0.99
 _MULTIPLYING = ("Conv", "Deconv", "FullyConnected", "Gemm", "MatMul")
@@ -52,7 +52,7 @@ def match(input_name: str, input_dtype: str, manifest: Manifest, path: Path) -> 
 def seeded_images(manifest: Manifest, batch: int | None) -> NDArray[Any]:
     """Random images as the engine takes them, the same ones each time: `batch` of them, or four where it takes any."""
     random = np.random.default_rng(0)
-    count, shape = batch or _CHECK_BATCH, manifest.preprocessing
+    count, shape = batch or CHECK_BATCH, manifest.preprocessing
     if manifest.input_dtype == "uint8":
         return random.integers(0, 256, (count, shape.height, shape.width, shape.channels), dtype=np.uint8)
     return random.standard_normal((count, shape.channels, shape.height, shape.width), dtype=np.float32)

@@ -16,6 +16,7 @@ from kdeploy.engines._options import Options
 
 Precision = Literal["float32", "float16", "bfloat16", "int8", "mixed"]
 MANIFEST = "manifest.json"
+_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Availability:
     version: str | None = None
     reason: str | None = None
     install: str | None = None
+
+
+def images_at_once(height: int, width: int) -> int:
+    """How many images of this size are predicted together: 250 of 32 x 32 pixels, or as many pixels in larger ones.
+
+    Activations grow with both, and a small device has little memory.
+    """
+    return max(1, min(_AT_ONCE, _AT_ONCE * 32 * 32 // (height * width)))
 
 
 class Preprocessing(BaseModel):

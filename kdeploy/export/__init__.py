@@ -1,7 +1,4 @@
-"""Torch to ONNX, with preprocessing in the graph where asked."""
+"""Torch to ONNX, with preprocessing in the graph where asked; and somebody else's ONNX file, which needs no torch.
 
-from __future__ import annotations
-
-from kdeploy.export.to_onnx import ExportedModel, export
-
-__all__ = ["ExportedModel", "export"]
+`to_onnx`, `wrappers`, `failures` and `bisecting` need torch; the other modules need onnx alone.
+"""

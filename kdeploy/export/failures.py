@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import FrameType
 
@@ -31,8 +32,11 @@ def why(error: BaseException) -> str:
     """The first line of the exception at the bottom of the chain, which names the operator or the construct."""
     while error.__cause__ is not None:
         error = error.__cause__
-    if "Constraints violated (batch)" in str(error):
+    violated = re.search(r"Constraints violated \((\w+)", str(error))
+    if violated and violated[1] == "batch":
         return "its forward works for one batch size only; take it from the input, as in x.shape[0]"
+    if violated:
+        return f"its forward works for one {violated[1]} only, so that the size cannot be left open"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0].split(" Failure message")[0] if lines else type(error).__name__).rstrip(".:")
 

@@ -75,15 +75,16 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def decode(
-    pictures: Sequence[Picture], size: int | None, broken: str, *, keep: bool = True
+    pictures: Sequence[Picture], size: int | tuple[int, int] | None, broken: str, *, keep: bool = True
 ) -> tuple[NDArray[np.uint8] | None, Survey]:
     """Decode all pictures into `[N, H, W, C]`, C = 1 where every one is gray, else 3 (RGB, alpha dropped).
 
-    size: resize to this height and width; None: all must have one size. broken: see `Survey.report`. keep: False
-    decodes each only to see what it is, and gives None for the array. EXIF orientation is not applied.
+    size: resize to this height and width, one for both or a pair; None: all must have one size. broken: see
+    `Survey.report`. keep: False decodes each only to see what it is, and gives None for the array. EXIF orientation is
+    not applied.
     """
     native = first_size(pictures)
-    width, height = (size, size) if size is not None else native
+    height, width = (native[1], native[0]) if size is None else (size, size) if isinstance(size, int) else size
     if width * height > _PIXEL_LIMIT:
         raise UserError(f"data.size: images of {width}x{height} pixels are too many; {_PIXEL_LIMIT} are the most.")
     out = np.empty((len(pictures), height, width, 3), dtype=np.uint8) if keep else None

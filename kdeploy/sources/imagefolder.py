@@ -35,7 +35,7 @@ def load(spec: DataSpec, name: str, base: Path) -> Source:
     known_options(spec)
     root = root_path(spec, base)
     files = image_files(root)
-    placed = _place(files, root)
+    placed = place(files, root)
     train, test = (tuple(sorted({klass for at, klass, _ in placed if at == part})) for part in _PARTS)
     if test:
         same_classes(train, test, str(root))
@@ -66,17 +66,22 @@ def _read(
     placed: list[tuple[str, str, ImageFile]], classes: tuple[str, ...], spec: DataSpec
 ) -> tuple[ImageSet, NDArray[np.int64]]:
     """The decoded images, and the place in `placed` of each."""
-    pictures = [Picture(file.where, partial(_open, file)) for _, _, file in placed]
+    pictures = [as_picture(file) for _, _, file in placed]
     images, kept = read(pictures, spec, together([file.state for _, _, file in placed]))
     labels = np.array([classes.index(placed[number][1]) for number in kept], dtype=np.int64)
     return ImageSet(images, labels, classes), kept
+
+
+def as_picture(file: ImageFile) -> Picture:
+    """A file of the tree, to be decoded later."""
+    return Picture(file.where, partial(_open, file))
 
 
 def _open(file: ImageFile) -> Image.Image:
     return open_image(file.read())
 
 
-def _place(files: list[ImageFile], root: Path) -> list[tuple[str, str, ImageFile]]:
+def place(files: list[ImageFile], root: Path) -> list[tuple[str, str, ImageFile]]:
     """The part, the class and the file of each image that belongs to train or test, sorted: test before train."""
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     if not tops:

@@ -60,6 +60,16 @@ class Run:
             processes=processes,
         )
 
+    @property
+    def images_in_words(self) -> str | None:
+        """What its images are; None: those of the recipe."""
+        return None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy can be measured on its validation images: they have labels, which are its classes."""
+        return self.splits.has_training_images
+
     def dismiss(self) -> None:
         """Tell the other processes that there is nothing more to train."""
         if self.processes is not None:

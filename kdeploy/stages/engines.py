@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdeploy import artifacts, engines, events
-from kdeploy.engines.base import Manifest, Precision
+from kdeploy.engines.base import Manifest
 from kdeploy.recipe.schema import EngineSpec
 from kdeploy.stages import export, precisions
 from kdeploy.stages.base import Run
-from kdeploy.stages.precisions import FLOAT32, INTEGER
+from kdeploy.stages.precisions import INTEGER
 
 PYTORCH = "pytorch"
+BASELINE = EngineSpec(engine=PYTORCH)
+"""The network as it was trained, run as most people would run it."""
 
 
 @dataclass(frozen=True)
@@ -22,31 +24,26 @@ class BuildEngine:
     """Builds `engines/<row>/` for one network in one runtime and precision."""
 
     role: str
-    engine: str
-    precision: Precision = "float32"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    variant: str = ""
-    asked: EngineSpec | None = None
-    """What the recipe asks for; None: PyTorch, or the float32 file."""
+    asked: EngineSpec
 
     @property
     def row(self) -> str:
         """The row of the tables: teacher-pytorch, student-onnxruntime-int8, student-onnxruntime-float32-ort, ..."""
-        precision = "" if self.engine == PYTORCH else self.precision
-        return "-".join(filter(None, (self.role, self.engine, precision, self.variant)))
+        return f"{self.role}-{self.asked.name}"
 
     @property
     def name(self) -> str:
         return f"engines/{self.row}"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        found = engines.find(self.engine).available()
+        found = engines.find(self.asked.engine).available()
         card = artifacts.sha256_file(self._card(run))
-        asked = {"options": dict(self.options)} if self.options else {}  # a run from before there were any goes on
-        return {"engine": self.engine, "version": found.version, "source": self._hash(run), "card": card, **asked}
+        options = self.asked.options
+        asked = {"options": options} if options else {}  # a run from before there were any goes on
+        return {"engine": self.asked.engine, "version": found.version, "source": self._hash(run), "card": card, **asked}
 
     def run(self, run: Run) -> Sequence[Path]:
-        engine = engines.find(self.engine)
+        engine = engines.find(self.asked.engine)
         engines.require(engine)
         folder = run.folder / "engines" / self.row
         with events.task(f"build {self.row}"):
@@ -54,10 +51,9 @@ class BuildEngine:
         return [path for path in folder.rglob("*") if path.is_file()]
 
     def _source(self, run: Run) -> Path:
-        if self.engine == PYTORCH:
+        if self.asked.engine == PYTORCH:
             return run.folder / "networks" / self.role
-        label = FLOAT32 if self.asked is None else precisions.label(self.asked, run.recipe.engines)
-        return export.onnx_file(run.folder, self.role, label)
+        return export.onnx_file(run.folder, self.role, precisions.label(self.asked, run.recipe.engines))
 
     def _hash(self, run: Run) -> str:
         source = self._source(run)
@@ -69,14 +65,15 @@ class BuildEngine:
     def _manifest(self, run: Run) -> Manifest:
         """What is known before the build."""
         card = artifacts.read_json(self._card(run))
-        in_graph = self.engine == PYTORCH or run.recipe.export.preprocess == "in-graph"
-        scheme, opset = None, None if self.engine == PYTORCH else run.recipe.export.opset
-        if self.precision in INTEGER:
+        is_torch = self.asked.engine == PYTORCH
+        in_graph = is_torch or run.recipe.export.preprocess == "in-graph"
+        scheme, opset = None, None if is_torch else run.recipe.export.opset
+        if self.asked.precision in INTEGER:
             quantised = artifacts.read_json(self._source(run).with_suffix(".json"))
             scheme, opset = quantised["scheme"], quantised["opset"]
         return Manifest(
-            engine=self.engine,
-            precision=self.precision,
+            engine=self.asked.engine,
+            precision=self.asked.precision,
             model="",
             files={},
             size_bytes=0,
@@ -90,6 +87,6 @@ class BuildEngine:
             source=self._hash(run),
             opset=opset,
             scheme=scheme,
-            options=dict(self.options),
-            variant=self.variant,
+            options=self.asked.options,
+            variant=self.asked.variant,
         )

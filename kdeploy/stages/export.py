@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdeploy import events, parity
-from kdeploy.engines.base import Preprocessing
+from kdeploy import artifacts, events, parity
+from kdeploy.engines.base import Preprocessing, images_at_once
 from kdeploy.engines.onnxruntime import OnnxRuntime
-from kdeploy.recipe.schema import ExportSpec, NetworkSpec
+from kdeploy.recipe.schema import ExportSpec
+from kdeploy.sources import Images
 from kdeploy.stages import shown
-from kdeploy.stages.base import Run, spec
+from kdeploy.stages.base import Run
 
 if TYPE_CHECKING:
     from kdeploy.models.classifier import Classifier
 
 _PARITY_SAMPLES = 256
 """Real inputs on which parity is shown (issue 2)."""
-_RANDOM_SAMPLES = 16
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_PIXELS_AT_ONCE = 1 << 22
+"""Of a batch: activations grow with it, and at 224 x 224 pixels 256 images at once would take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Export:
     def inputs(self, run: Run) -> Mapping[str, Any]:
         trained = run.trained(self.role)
         weights = {name: trained[f"networks/{self.role}/{self.role}.{name}"] for name in ("safetensors", "json")}
-        return {"export": spec(run.recipe.export), "network": weights, "images": shown.fingerprint(run)}
+        return {"export": _deciding(run.recipe.export), "network": weights, "images": shown.fingerprint(run)}
 
     def run(self, run: Run) -> Sequence[Path]:
         from kdeploy.export.to_onnx import export
@@ -64,6 +65,12 @@ class Export:
         return [target, record]
 
 
+def _deciding(asked: ExportSpec) -> dict[str, Any]:
+    """As plain JSON, without a size that is fixed: a run that was finished before there was another stays finished."""
+    written: dict[str, Any] = asked.model_dump(mode="json")
+    return written if asked.size != "fixed" else {key: value for key, value in written.items() if key != "size"}
+
+
 def onnx_file(folder: Path, role: str, precision: str = "float32") -> Path:
     """Where the ONNX file of a network lies in a run folder."""
     return folder / "export" / f"{role}.{precision}.onnx"
@@ -72,6 +79,21 @@ def onnx_file(folder: Path, role: str, precision: str = "float32") -> Path:
 def preprocessing_of(card: Mapping[str, Any], *, in_graph: bool) -> Preprocessing:
     """The preprocessing that a network's card describes."""
     return Preprocessing(in_graph=in_graph, **card["image"], mean=tuple(card["mean"]), std=tuple(card["std"]))
+
+
+def graph_preprocessing(run: Run, role: str) -> Preprocessing:
+    """How the exported graph of a role takes its images."""
+    card = artifacts.read_json(run.folder / "networks" / role / f"{role}.json")
+    return preprocessing_of(card, in_graph=run.recipe.export.preprocess == "in-graph")
+
+
+def predicted(
+    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: Images, preprocessing: Preprocessing
+) -> NDArray[np.int64]:
+    """The likeliest class of each image `[N, H, W, C]`."""
+    step = images_at_once(images.shape[1], images.shape[2])
+    batches = (model_inputs(images[begin : begin + step], preprocessing) for begin in range(0, len(images), step))
+    return np.concatenate([run(batch).argmax(axis=1) for batch in batches])
 
 
 def model_inputs(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:
@@ -89,6 +111,13 @@ def parity_images(run: Run) -> NDArray[np.uint8]:
     splits = shown.splits(run)
     validation = splits.validation.images[:_PARITY_SAMPLES]
     return np.concatenate([validation, splits.train.images[: _PARITY_SAMPLES - len(validation)]])
+
+
+def batches_of(images: NDArray[Any]) -> tuple[int, ...]:
+    """The batch sizes at which a graph is compared on these images `[N, H, W, C]`: 1, 2 and a large one."""
+    pixels = images.shape[1] * images.shape[2]
+    largest = max(2, min(len(images), _PIXELS_AT_ONCE // pixels))
+    return tuple(sorted({batch for batch in (1, 2, largest) if batch <= len(images)}))
 
 
 def _parity(
@@ -114,48 +143,5 @@ def _parity(
                 reference,
                 lambda batch: session.run(model_inputs(batch, preprocessing)),
                 images,
-                batches=(1, 2, len(images)),
+                batches=batches_of(images),
             )
-
-
-def export_model(spec: NetworkSpec, folder: Path, *, shape: tuple[int, int, int], classes: int, opset: int) -> Path:
-    """Export one network outside a run to `<folder>/<model>.float32.onnx`, with its parity record beside it.
-
-    There are no images here: parity is measured on seeded random ones, and the file's metadata says so. The
-    network sees images scaled to [0, 1], normalised as its spec says, else with ImageNet's mean and std where
-    it takes colour. shape: channels, height, width.
-    """
-    import torch
-
-    from kdeploy import models
-    from kdeploy.export.to_onnx import export
-    from kdeploy.models.checkpoints import load_into
-    from kdeploy.models.classifier import Classifier
-
-    torch.manual_seed(0)
-    channels, height, width = shape
-    network = models.create(spec, classes=classes, channels=channels)
-    if spec.checkpoint is not None:
-        load_into(network, spec, base=Path())
-    mean, std = _IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    if spec.normalize is None:
-        events.decided("normalisation", f"mean {mean}, std {std}", "none was given")
-    else:
-        mean, std = spec.normalize.mean, spec.normalize.std
-    classifier = Classifier(network, mean, std).eval()
-    image = {"height": height, "width": width, "channels": channels}
-    preprocessing = preprocessing_of({"image": image, "mean": mean, "std": std}, in_graph=True)
-    target = folder / f"{spec.model.rpartition(':')[2]}.float32.onnx"
-    export(
-        classifier,
-        target,
-        shape=(height, width, channels),
-        spec=ExportSpec(opset=opset),
-        classes=tuple(str(number) for number in range(classes)),
-        preprocessing=preprocessing,
-        metadata={"kdeploy.parity": "seeded random inputs"},
-    )
-    noise = np.random.default_rng(0).integers(0, 256, (_RANDOM_SAMPLES, height, width, channels), dtype=np.uint8)
-    compared = _parity(classifier, target, noise, preprocessing)
-    compared.model_copy(update={"images": "seeded random inputs"}).write(target)
-    return target

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kdeploy import artifacts, events, parity
 from kdeploy.engines.base import Preprocessing
@@ -16,7 +13,6 @@ from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.errors import UserError
 from kdeploy.machine import instruction_sets
 from kdeploy.recipe.schema import EngineSpec
-from kdeploy.sources import Images
 from kdeploy.stages import export, precisions, shown
 from kdeploy.stages.base import Run, spec
 
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
     from kdeploy.quantize.sensitivity import LayerCost
     from kdeploy.quantize.static import Calibrated
 
-_BATCH = 250
 SENSITIVITY_IMAGES = 512
 """Of validation, on which layers are told apart: the divergence of outputs needs few."""
 
@@ -108,21 +103,15 @@ def calibrate(run: Run, role: str, asked: EngineSpec) -> Calibrated:
 
     train = shown.splits(run).train
     chosen = pick(train.labels, asked.calibration.samples, run.recipe.seed)
-    if run.splits.has_training_images:
+    if run.labelled:
         check_classes(train.labels[chosen], run.splits.classes)
     return static.calibrate(
         export.onnx_file(run.folder, role),
         scheme=choose_scheme(asked.scheme, instruction_sets()),
-        images=export.model_inputs(train.images[chosen], preprocessing_of(run, role)),
+        images=export.model_inputs(train.images[chosen], export.graph_preprocessing(run, role)),
         method=asked.calibration.method,
         bias_correction=asked.calibration.bias_correction,
     )
-
-
-def preprocessing_of(run: Run, role: str) -> Preprocessing:
-    """How a role's exported graph takes its images."""
-    card = artifacts.read_json(run.folder / "networks" / role / f"{role}.json")
-    return export.preprocessing_of(card, in_graph=run.recipe.export.preprocess == "in-graph")
 
 
 def output_of(preprocessing: Preprocessing) -> Literal["probabilities", "logits"]:
@@ -134,11 +123,11 @@ def sensitivity(run: Run, role: str, calibrated: Calibrated, samples: int = SENS
     """What each layer costs on so many validation images. Raises UserError where there are none."""
     from kdeploy.quantize.sensitivity import layer_costs
 
-    preprocessing = preprocessing_of(run, role)
+    preprocessing = export.graph_preprocessing(run, role)
     validation = shown.splits(run).validation
     if not len(validation):
         raise UserError(f"{run.folder} has no validation images to measure the sensitivity of layers on.")
-    labels = validation.labels[:samples] if run.splits.has_training_images else None
+    labels = validation.labels[:samples] if run.labelled else None
     images = export.model_inputs(validation.images[:samples], preprocessing)
     return layer_costs(calibrated, images, labels, output=output_of(preprocessing))
 
@@ -148,13 +137,13 @@ def _mixed(run: Run, role: str, asked: EngineSpec, calibrated: Calibrated) -> tu
     from kdeploy.quantize.running import Running
     from kdeploy.quantize.sensitivity import keep_until
 
-    preprocessing, validation = preprocessing_of(run, role), shown.splits(run).validation
-    said = _predictions(Running(calibrated.float32).run, validation.images, preprocessing)
+    preprocessing, validation = export.graph_preprocessing(run, role), shown.splits(run).validation
+    said = export.predicted(Running(calibrated.float32).run, validation.images, preprocessing)
     # Synthesised images have no labels: there the answers of float32 stand for them.
-    right = validation.labels if run.splits.has_training_images else said
+    right = validation.labels if run.labelled else said
 
     def score(model: ModelProto) -> float:
-        return float((_predictions(Running(model).run, validation.images, preprocessing) == right).mean())
+        return float((export.predicted(Running(model).run, validation.images, preprocessing) == right).mean())
 
     costs = sensitivity(run, role, calibrated)
     least = float((said == right).mean()) - asked.budget_points / 100
@@ -176,7 +165,7 @@ def _compare(run: Run, role: str, target: Path, precision: str) -> tuple[parity.
     That is the accuracy of both on validation. Synthesised images have no labels: there it is the share on which the
     file names the class that float32 names.
     """
-    preprocessing = preprocessing_of(run, role)
+    preprocessing = export.graph_preprocessing(run, role)
     output = output_of(preprocessing)
     validation = shown.splits(run).validation
     with (
@@ -189,23 +178,15 @@ def _compare(run: Run, role: str, target: Path, precision: str) -> tuple[parity.
             runs["float32"],
             runs[precision],
             export.model_inputs(images, preprocessing),
-            batches=(1, 2, len(images)),
+            batches=export.batches_of(images),
             reference_output=output,
             candidate_output=output,
             tolerance=None,
         )
-        said = {name: _predictions(run_, validation.images, preprocessing) for name, run_ in runs.items()}
+        said = {name: export.predicted(run_, validation.images, preprocessing) for name, run_ in runs.items()}
     compared = compared.model_copy(update={"images": shown.what(run)})
-    if not run.splits.has_training_images:
+    if not run.labelled:
         same = float((said["float32"] == said[precision]).mean())
         return compared, {"agreement": {"samples": len(validation), "images": shown.what(run), "share": same}}
     accuracies = {name: float((classes == validation.labels).mean()) for name, classes in said.items()}
     return compared, {"validation": {"samples": len(validation), **accuracies}}
-
-
-def _predictions(
-    run: Callable[[NDArray[Any]], NDArray[np.float32]], images: Images, preprocessing: Preprocessing
-) -> NDArray[np.int64]:
-    batches = range(0, len(images), _BATCH)
-    inputs = (export.model_inputs(images[begin : begin + _BATCH], preprocessing) for begin in batches)
-    return np.concatenate([run(batch).argmax(axis=1) for batch in inputs])

@@ -20,6 +20,8 @@ def splits(run: Run) -> Splits:
 
 def what(run: Run) -> str:
     """What the images are, in words."""
+    if run.images_in_words is not None:
+        return run.images_in_words
     return "real images" if run.splits.has_training_images else synthesised.read(run.folder).what
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdeploy.engines.base import Preprocessing
-from kdeploy.export import export
+from kdeploy.export.to_onnx import export
 from kdeploy.models import create
 from kdeploy.models.classifier import Classifier
 from kdeploy.recipe.schema import ExportSpec, NetworkSpec
@@ -41,6 +41,25 @@ class Small(nn.Module):
 
     def forward(self, x):
         return self.fc(self.middle(self.conv(x)).mean((2, 3)))
+
+
+def tiny(classes, channels):
+    """A network that is exported in an instant, as a recipe names it."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+    )
+
+
+class OtherwiseWhenTraced(nn.Module):
+    """What no exporter can get right."""
+
+    def forward(self, x):
+        return x * 2 if torch.compiler.is_exporting() else x * 3
+
+
+def otherwise(classes, channels):
+    """A network whose export fails parity."""
+    return nn.Sequential(tiny(classes, channels), OtherwiseWhenTraced())
 
 
 def small_classifier(middle=None, class_map=None):

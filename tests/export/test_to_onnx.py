@@ -13,7 +13,7 @@ from torch import nn
 from kdeploy.artifacts import sha256_file
 from kdeploy.engines.base import Preprocessing
 from kdeploy.errors import UserError
-from kdeploy.export import export
+from kdeploy.export.to_onnx import export
 from kdeploy.parity import compare
 from kdeploy.recipe.schema import ExportSpec
 from kdeploy.runtime.preprocess import preprocess
@@ -162,21 +162,30 @@ def test_the_exporter_keeps_quiet(tmp_path, capfd, caplog, recwarn):
     assert logging.getLogger("torch").level == level
 
 
-def test_an_opset_that_the_exporter_does_not_write_is_an_error(tmp_path, capfd):
-    # The exporter warns, leaves 18, and succeeds.
-    target = tmp_path / "model.onnx"
-    with pytest.raises(
-        UserError, match=r"Opset 17 was asked for and the exporter wrote opset 18; set export.opset to 18"
-    ):
-        export_to(
-            small_classifier(),
-            target,
-            SMALL,
-            THREE,
-            spec=ExportSpec.model_construct(opset=17, preprocess="in-graph"),
-        )
-    assert not target.exists()
+@pytest.mark.parametrize("opset", [14, 17])
+def test_older_opsets_are_lowered_to(opset, tmp_path, capfd):
+    # Left to itself the exporter warns, writes 18, and succeeds.
+    classifier = small_classifier()
+    exported = export_to(classifier, tmp_path / "model.onnx", SMALL, THREE, spec=ExportSpec(opset=opset))
+    assert exported.opset == opset
+    images = random_images(4, SMALL)
+    assert compare(
+        torch_logits(classifier), onnx_run(exported.path), images, batches=[1, 4], candidate_output="probabilities"
+    ).passed
     assert capfd.readouterr() == ("", "")
+
+
+class OnlyIn18(nn.Module):
+    def forward(self, x):
+        return nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+
+
+def test_what_has_no_form_in_an_older_opset_is_refused(tmp_path):
+    target = tmp_path / "model.onnx"
+    with pytest.raises(UserError, match=r"written in opset 18 and has no form in opset 17: .*") as caught:
+        export_to(small_classifier(OnlyIn18()), target, SMALL, THREE, spec=ExportSpec(opset=17))
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
 
 
 class NoSuchOperator(nn.Module):

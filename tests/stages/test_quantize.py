@@ -44,7 +44,8 @@ def run(tmp_path: Path) -> Any:
     card = {"image": {"height": 8, "width": 8, "channels": 1}, "mean": [0.3], "std": [0.3]}
     artifacts.write_json(tmp_path / "networks" / "student" / "student.json", card)
     recipe = tiny.recipe(engines=ENGINES, export={"preprocess": "outside"})
-    return SimpleNamespace(folder=tmp_path, recipe=recipe, splits=tiny.splits(), outputs_of=lambda *stages: {})
+    told = {"labelled": True, "images_in_words": None, "outputs_of": lambda *stages: {}}
+    return SimpleNamespace(folder=tmp_path, recipe=recipe, splits=tiny.splits(), **told)
 
 
 def made(run: Any, number: int, label: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from kdeploy.recipe.schema import BundleSpec, DataSpec, EngineSpec
 from kdeploy.stages import bundle, gates
 from kdeploy.stages.base import Run
 from kdeploy.stages.data import _state
-from kdeploy.stages.engines import BuildEngine
+from kdeploy.stages.engines import BASELINE, BuildEngine
 from kdeploy.stages.export import model_inputs, parity_images, preprocessing_of
 from tests.engines import models as engine_models
 from tests.training import tiny
@@ -141,7 +141,7 @@ class TestBuildEngine:
         pytest.importorskip(engine)
         asked = EngineSpec(engine=engine, precision=precision, scheme="x86-vnni")
         run.recipe = run.recipe.model_copy(update={"engines": (asked,)})
-        stage = BuildEngine("student", engine, precision, asked=asked)
+        stage = BuildEngine("student", asked)
         assert stage.row == f"student-{engine}-{precision}"
         files = stage.run(run)
         assert run.folder / "engines" / stage.row / "manifest.json" in files
@@ -153,17 +153,17 @@ class TestBuildEngine:
 
     def test_bfloat16_is_made_from_the_float32_file(self, run: Any) -> None:
         asked = EngineSpec(engine="openvino", precision="bfloat16")
-        stage = BuildEngine("student", "openvino", "bfloat16", asked=asked)
+        stage = BuildEngine("student", asked)
         assert stage._source(run) == run.folder / "export" / "student.float32.onnx"
 
     def test_torch_compiled_has_a_row_beside_the_baseline(self) -> None:
-        compiled = BuildEngine("student", "pytorch", options={"compile": True}, variant="compiled")
+        compiled = BuildEngine("student", EngineSpec(engine="pytorch", options={"compile": True}, variant="compiled"))
         assert compiled.row == "student-pytorch-compiled"
 
     def test_options_and_variant_are_part_of_it(self, run: Any) -> None:
         plain, other = (
-            BuildEngine("student", "onnxruntime"),
-            BuildEngine("student", "onnxruntime", options={"a": 1}, variant="one"),
+            BuildEngine("student", EngineSpec()),
+            BuildEngine("student", EngineSpec(options={"a": 1}, variant="one")),
         )
         assert other.row == "student-onnxruntime-float32-one"
         assert "options" not in plain.inputs(run)
@@ -326,7 +326,7 @@ def test_an_engine_is_built_again_when_its_card_changes(tmp_path: Path) -> None:
     folder = tmp_path / "networks" / "student"
     artifacts.write_text(folder / "student.safetensors", "weights")
     artifacts.write_json(folder / "student.json", {"classes": ["cat"]})
-    stage = BuildEngine("student", "pytorch")
+    stage = BuildEngine("student", BASELINE)
     before = stage.inputs(a_run(tmp_path))
     artifacts.write_json(folder / "student.json", {"classes": ["kitty"]})
     assert stage.inputs(a_run(tmp_path)) != before

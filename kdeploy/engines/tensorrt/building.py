@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import artifacts, events
-from kdeploy.engines._checks import compare, match, seeded_images
+from kdeploy.engines._checks import CHECK_BATCH, compare, match, seeded_images
 from kdeploy.engines._folder import complete, copy_in
 from kdeploy.engines.base import Manifest, Precision
 from kdeploy.engines.onnxruntime import OnnxRuntime
@@ -23,7 +23,6 @@ from kdeploy.engines.tensorrt.session import TensorRTSession
 from kdeploy.errors import Unavailable, UserError
 
 PLAN, LAYERS, WEIGHTS = "model.plan", "layers.json", "model.onnx"
-_CHECK_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _job(model: Path, folder: Path, manifest: Manifest, options: Options) -> Job
     parsed = graph.read(model)
     profiles = profiles_for(options, manifest.preprocessing.height, manifest.preprocessing.width)
     fixed = parsed.input.sizes[0] if parsed.input.sizes else None
-    batch = fixed if fixed is not None else min(max(profiles[0].min, _CHECK_BATCH), profiles[0].max)
+    batch = fixed if fixed is not None else min(max(profiles[0].min, CHECK_BATCH), profiles[0].max)
     return Job(model, folder, parsed, manifest, options, profiles, seeded_images(manifest, batch))
 
 

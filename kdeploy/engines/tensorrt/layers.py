@@ -96,7 +96,7 @@ def require_precision(
     """
     found = counts(layers)
     total = sum(found.values())
-    surplus = {name: max(0, count - expected.get(name, 0)) for name, count in found.items() if name != asked}  # type: ignore[call-overload]
+    surplus = {name: max(0, count - expected.get(name, 0)) for name, count in found.items() if name != asked}  # type: ignore[call-overload]  # a str asks for a Literal
     # Where no weight tells the graph's precision, either is right.
     wrong = max(0, sum(surplus.values()) - expected.get(None, 0))
     right = (total - wrong) / total if total else 0.0

@@ -14,7 +14,7 @@ from kdeploy import events
 def make_logger(trt: Any) -> Any:
     """A logger that keeps what TensorRT says at INFO and above in `lines`, and its errors in `errors`."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # tensorrt has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.lines: list[str] = []
@@ -36,7 +36,7 @@ def make_monitor(trt: Any, description: str) -> Any:
     and is kept in `interrupted`, because an exception cannot pass through the builder. So is one of a listener's.
     """
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.interrupted: BaseException | None = None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdeploy.engines import _options
+from kdeploy.engines.base import images_at_once
 
 
 class Profile(BaseModel):
@@ -62,13 +63,10 @@ class Options(_options.Options):
 
 
 def profiles_for(options: Options, height: int, width: int) -> tuple[Profile, ...]:
-    """The profiles asked for, else one of up to 250 images of 32 x 32 pixels, or as many pixels in larger ones.
-
-    Activations grow with the largest batch, and a small device has little memory.
-    """
+    """The profiles asked for, else one of up to as many images as are predicted together."""
     if options.profiles is not None:
         return tuple(options.profiles)
-    return (Profile(max=max(1, min(250, 250 * 32 * 32 // (height * width)))),)
+    return (Profile(max=images_at_once(height, width)),)
 
 
 def parse(given: Mapping[str, Any]) -> Options:

@@ -16,11 +16,26 @@ BUDGET_POINTS = 0.3
 class ExportSpec(Spec):
     """Torch to ONNX."""
 
-    opset: Annotated[int, Field(ge=18, le=23)] = 18
+    opset: Annotated[int, Field(ge=13, le=23)] = Field(
+        18, description="Written in; below 18 the graph is written in 18 and lowered."
+    )
     preprocess: Literal["in-graph", "outside"] = Field(
         "in-graph",
         description="in-graph: raw uint8 NHWC in, probabilities out; outside: normalised float32 NCHW, logits.",
     )
+    size: Literal["fixed", "open", "resize"] = Field(
+        "fixed",
+        description="The graph's height and width; open: any that the network can run at; resize: any, and the graph "
+        "resizes images to the network's own, with the filter of training.",
+    )
+
+    @model_validator(mode="after")
+    def _resizes_raw_images(self) -> ExportSpec:
+        if self.size == "resize" and self.preprocess != "in-graph":
+            raise ValueError("size: resize is for raw images: preprocess must be in-graph")
+        if self.size == "resize" and self.opset < 18:
+            raise ValueError("size: resize needs opset 18, whose Resize is antialiased")
+        return self
 
 
 class CalibrationSpec(Spec):

@@ -1,0 +1,279 @@
+"""Every engine in every precision that it runs, beside each other and beside others' int8, on this machine.
+
+    python benchmarks/engines.py --data cifar10-jpeg --resnet8 STUDENT --resnet20 resnet20-12fca82f.th
+
+STUDENT is the folder of a trained ResNet-8, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/student; the
+checkpoint is the one that the recipe cifar10/resnet20-noise describes. Networks of 224x224 have random weights: they
+are there for speed. Peers: torch, eager; ONNX Runtime's own quantiser at its defaults; OpenVINO's (NNCF).
+
+All rows of a network are open at once, a process each, on one core and one thread at batch 1, and are called in short
+blocks in random order (`interleaved.py`). Accuracy is on all test images of --data. One JSON a network goes to
+benchmarks/results/engines/; networks that are there are not measured again. The last step writes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from interleaved import Call, Side, measure, ratio
+
+from kdeploy import artifacts, engines, events, machine
+from kdeploy.bench.statistics import wilson
+from kdeploy.cli.console import Terminal
+from kdeploy.engines.onnxruntime import OnnxRuntime
+from kdeploy.provenance import now, revision
+from kdeploy.recipe.schema import NetworkSpec, NormalizeSpec, RenameSpec
+from kdeploy.report.figures import significant, size
+from kdeploy.report.markdown_page import machine_lines
+from kdeploy.stages.model import Asked, ModelRun, built, export_network
+
+RESULTS = Path(__file__).parent / "results"
+ENGINES = ("pytorch", "onnxruntime", "openvino")
+PRECISIONS = ("float32", "int8")
+IMAGENET = NormalizeSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+AT_224 = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0")
+BASELINE = "pytorch float32"
+Opener = Callable[[], Call]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a network's table. opener: opens it in a process; predict: classes of images; files: what ships."""
+
+    opener: Opener
+    predict: Callable[[np.ndarray], np.ndarray]
+    files: tuple[Path, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
+    parser.add_argument("--resnet8", type=Path, help="folder of a trained ResNet-8")
+    parser.add_argument("--resnet20", type=Path, help="somebody else's ResNet-20")
+    parser.add_argument("--networks", default=",".join(("resnet8", "resnet20", *AT_224)))
+    parser.add_argument("--rounds", type=int, default=60, help="blocks of each row")
+    parser.add_argument("--block", type=float, default=0.3, help="seconds of a block")
+    asked = parser.parse_args()
+    with events.listening(Terminal()):
+        for name in asked.networks.split(","):
+            target = RESULTS / "engines" / f"{name}.json"
+            if not target.exists():
+                with tempfile.TemporaryDirectory() as folder:
+                    one = measured(name, asked, Path(folder))
+                artifacts.write_json(target, one)
+    artifacts.write_text(RESULTS / "engines.md", table())
+
+
+def measured(name: str, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build every row of a network, measure all of them beside each other, and say what was found."""
+    run = exported(name, asked, folder)
+    rows = {**ours(run), **peers(run, folder)}
+    sides = measure({key: row.opener for key, row in rows.items()}, rounds=asked.rounds, block_s=asked.block)
+    baseline = next(side for side in sides if side.name == BASELINE)
+    found = [described(side, rows[side.name], baseline, run) for side in sides]
+    settings = {"rounds": asked.rounds, "block_s": asked.block, "threads": 1, "batch": 1}
+    about = {"measured_at": now(), "revision": revision(), "machine": machine.fingerprint()}
+    return {"schema_version": 1, "network": name, "settings": settings, "rows": found, **about}
+
+
+def exported(name: str, asked: argparse.Namespace, folder: Path) -> ModelRun:
+    """A network with our engines, built."""
+    small = {"shape": (3, 32, 32), "classes": 10, "samples": 10_000}
+    size_224: dict[str, Any] = {"classes": 1000, "samples": 256}
+    networks = {
+        "resnet8": (partial(_trained, asked.resnet8), small),
+        "resnet20": (partial(_akamaster, asked.resnet20), small),
+        **{model: (partial(NetworkSpec, model=f"torchvision:{model}"), size_224) for model in AT_224},
+    }
+    spec, shape = networks[name]
+    return export_network(spec(), Asked(folder, data=asked.data, engines=ENGINES, precisions=PRECISIONS, **shape))
+
+
+def _trained(folder: Path) -> NetworkSpec:
+    card = artifacts.read_json(folder / f"{folder.name}.json")
+    normalize = NormalizeSpec(mean=tuple(card["mean"]), std=tuple(card["std"]))
+    return NetworkSpec(
+        model=card["model"],
+        width=card["width"],
+        options=card["options"],
+        checkpoint=str((folder / f"{folder.name}.safetensors").resolve()),
+        normalize=normalize,
+    )
+
+
+def _akamaster(checkpoint: Path) -> NetworkSpec:
+    rename = (RenameSpec(pattern=r"^module\.", replace=""), RenameSpec(pattern=r"^linear\.", replace="fc."))
+    return NetworkSpec(
+        model="resnet20", options={"shortcut": "A"}, checkpoint=str(checkpoint), rename=rename, normalize=IMAGENET
+    )
+
+
+def ours(run: ModelRun) -> dict[str, Row]:
+    """The engine folders of kdeploy, torch eager among them."""
+    rows = {}
+    for folder in built(run):
+        manifest = engines.read_manifest(folder)
+        files = tuple(folder / name for name in manifest.files)
+        rows[f"{manifest.engine} {manifest.precision}"] = Row(
+            partial(open_folder, folder, run.asked.shape), partial(predict_folder, folder), files
+        )
+    return rows
+
+
+def peers(run: ModelRun, folder: Path) -> dict[str, Row]:
+    """Others' int8 of the same float32 file, calibrated on the same images."""
+    source, images = run.written[0], run.splits.train.images
+    theirs = folder / "peers"
+    theirs.mkdir()
+    made = {
+        "onnxruntime int8, its quantiser's defaults": quantised_by_onnxruntime(source, images, theirs),
+        "openvino int8, NNCF's defaults": quantised_by_nncf(source, images, theirs),
+    }
+    openers = {".onnx": open_onnx, ".xml": open_openvino}
+    return {
+        key: Row(
+            partial(openers[path.suffix], path, run.asked.shape),
+            partial(predict_by, openers[path.suffix], path),
+            (path,) if path.suffix == ".onnx" else (path, path.with_suffix(".bin")),
+        )
+        for key, path in made.items()
+    }
+
+
+def quantised_by_onnxruntime(source: Path, images: np.ndarray, folder: Path) -> Path:
+    """`quantize_static` as it comes."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it is not typed
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.left, None)
+            return None if image is None else {input_name(source): image[None]}
+
+    target = folder / "onnxruntime.onnx"
+    with redirect_stdout(io.StringIO()):
+        quantize_static(source, target, Reader())
+    return target
+
+
+def quantised_by_nncf(source: Path, images: np.ndarray, folder: Path) -> Path:
+    """`nncf.quantize` as it comes."""
+    import nncf
+    import openvino
+
+    with redirect_stdout(io.StringIO()):
+        model = nncf.quantize(openvino.Core().read_model(source), nncf.Dataset(list(images[:, None])))
+    target = folder / "openvino.xml"
+    openvino.save_model(model, target, compress_to_fp16=False)
+    return target
+
+
+def input_name(path: Path) -> str:
+    with OnnxRuntime().open_file(path, threads=1) as session:
+        return session.input_name
+
+
+def open_folder(folder: Path, shape: tuple[int, int, int]) -> Call:
+    session = engines.open_engine(folder, threads=1)
+    return partial(session.run, image(shape))
+
+
+def open_onnx(path: Path, shape: tuple[int, int, int] | None) -> Call:
+    session = OnnxRuntime().open_file(path, threads=1)
+    return partial(session.run, image(shape)) if shape else session.run
+
+
+def open_openvino(path: Path, shape: tuple[int, int, int] | None) -> Call:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        request.infer({0: images}, share_inputs=True)
+        return np.array(request.get_output_tensor(0).data)
+
+    return partial(run, image(shape)) if shape else run
+
+
+def image(shape: tuple[int, int, int]) -> np.ndarray:
+    """One seeded image `[1, H, W, C]`."""
+    channels, height, width = shape
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, channels), dtype=np.uint8)
+
+
+def predict_folder(folder: Path, images: np.ndarray) -> np.ndarray:
+    with engines.open_engine(folder, threads=1) as session:
+        return classes_of(session.run, images)
+
+
+def predict_by(opener: Callable[..., Call], path: Path, images: np.ndarray) -> np.ndarray:
+    return classes_of(opener(path, None), images)
+
+
+def classes_of(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    parts = (run(images[begin : begin + 250]) for begin in range(0, len(images), 250))
+    return np.concatenate([part.argmax(axis=1) for part in parts])
+
+
+def described(side: Side, row: Row, baseline: Side, run: ModelRun) -> dict[str, Any]:
+    """What a row shows: figures, with intervals where they have one."""
+    test = run.splits.validation
+    accuracy = None
+    if run.labelled:
+        right = int((row.predict(test.images) == test.labels).sum())
+        accuracy = {"value": right / len(test), "interval": wilson(right, len(test)), "samples": len(test)}
+    faster, low, high = ratio(baseline, side)
+    return {
+        "row": side.name,
+        "p50_ms": side.p50(),
+        "p99_ms": side.p99(),
+        "calls": sum(len(block) for block in side.blocks),
+        "faster": {"value": faster, "interval": [low, high]},
+        "accuracy": accuracy,
+        "size_bytes": sum(path.stat().st_size for path in row.files),
+        "block_medians_ms": [round(float(np.median(block)), 5) for block in side.blocks],
+    }
+
+
+def table() -> str:
+    """All networks that were measured, as Markdown."""
+    parts = [
+        "# Engines\n\nBatch 1, one thread, raw images in and probabilities out; all rows of a network open at once and "
+        "called in turns. Faster: than torch, eager, by the medians, with a 95 % bootstrap interval over blocks.\n"
+    ]
+    found = [artifacts.read_json(path) for path in sorted((RESULTS / "engines").glob("*.json"))]
+    for one in found:
+        parts.append(f"## {one['network']}\n\n| engine | p50 (ms) | p99 (ms) | faster | accuracy (%) | size | calls |")
+        parts.append("|:--|--:|--:|--:|--:|--:|--:|")
+        parts += [line(row) for row in one["rows"]]
+        parts.append("")
+    return "\n".join([*parts, machine_lines(found[-1]["machine"])]) + "\n"
+
+
+def line(row: Mapping[str, Any]) -> str:
+    faster, accuracy = row["faster"], row["accuracy"]
+    low, high = (significant(value) for value in faster["interval"])
+    said = "n/a"
+    if accuracy is not None:
+        said = f"{100 * accuracy['value']:.2f} [{', '.join(f'{100 * end:.1f}' for end in accuracy['interval'])}]"
+    p99 = "n/a" if row["p99_ms"] is None else significant(row["p99_ms"])
+    return (
+        f"| {row['row']} | {significant(row['p50_ms'])} | {p99} | {significant(faster['value'])}× [{low}, {high}] "
+        f"| {said} | {size(row['size_bytes'])} | {row['calls']:,} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
