@@ -118,27 +118,6 @@ def test_a_whole_run_without_training_images(images: Path, teacher_folder: Path,
     assert "synthesised images" in found.report.read_text()
 
 
-@pytest.mark.slow
-def test_a_student_learns_digits_it_never_saw(images: Path, teacher_folder: Path, tmp_path: Path) -> None:
-    """Well above a tenth, from images made by pixels alone: what the teacher knows can be had from it."""
-    recipe = asked(
-        "deepinversion",
-        images,
-        teacher_folder,
-        told={"iterations": 60},
-        made=1024,
-        epochs=30,
-        method="kd",
-        weight=1,
-    )
-    unseen.train(recipe, tmp_path / "run")
-    student, _ = load_network(tmp_path / "run" / "networks" / "student")
-    test = tiny.splits().test
-    with torch.no_grad():
-        named = student(torch.from_numpy(test.images).permute(0, 3, 1, 2).float() / 255).argmax(dim=1)
-    assert (named.numpy() == test.labels).mean() > 0.3
-
-
 def test_options_are_filled_with_what_the_way_is_told() -> None:
     fast = described.filled("data-free", {})
     assert fast["synthesis"] == "fast"
