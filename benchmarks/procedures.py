@@ -10,7 +10,8 @@ benchmarks/results/procedures.md from the cells that are there. Where images wer
 beside the cell.
 
 Rows on CIFAR-10's training images take the 10,000 class-balanced ones and the 10 epochs of benchmarks/methods.py, and
-noise a quarter of its recipe's images; the others run as their recipes stand. Accuracy is of the last epoch, on all test images.
+noise a quarter of its recipe's images; the others run as their recipes stand. Accuracy is of the last epoch, on all
+test images.
 """
 
 from __future__ import annotations
