@@ -1,11 +1,13 @@
 """The procedures beyond one teacher and labelled data, a row each, with three seeds.
 
-    python benchmarks/procedures.py --data cifar10-jpeg --teacher TEACHER --checkpoint resnet20.th --letters DIR
+    python benchmarks/procedures.py --data DIR --teacher DIR --resnet8 DIR --checkpoint resnet20.th --letters DIR
 
-TEACHER is the folder of a fine-tuned ResNet-56, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/teacher; the
-checkpoint is the one that cifar10/resnet20-noise describes, and DIR holds the EMNIST letters as IDX files. One JSON a
-cell (row, variant and seed) goes to benchmarks/results/procedures/; cells that are there are not run again, so that an
-interrupted table continues, and a cell that was interrupted goes on in its run's folder. The last step writes
+--data: CIFAR-10 as JPEG files. --teacher: of a fine-tuned ResNet-56, such as networks/teacher in the folder
+runs/cifar10-resnet56-resnet8-kd/seed-0; --resnet8: of a trained ResNet-8, such as networks/student there. --checkpoint:
+the one that cifar10/resnet20-noise describes. --letters: EMNIST letters as IDX files.
+
+One JSON a cell (row, variant and seed) goes to benchmarks/results/procedures/; cells that are there are not run again,
+so that an interrupted table continues, and a cell that was interrupted goes on in its folder. The last step writes
 benchmarks/results/procedures.md from the cells that are there. Where images were synthesised, 64 of them are a PNG
 beside the cell.
 
@@ -40,16 +42,22 @@ HALF = "student={model: resnet8, width: 0.5}"
 ONLINE, ENSEMBLE = "cifar10/resnet8-online-ensemble", "cifar10/resnet20-resnet8-perturbed-ensemble"
 NOISE, DATA_FREE, LETTERS = "cifar10/resnet20-noise", "cifar10/resnet20-data-free", "emnist/letters-unlabelled"
 OPTIONS = "distill.procedure_options"
+RUNNING = f"{OPTIONS}.teacher_statistics=running"
 FEWER = ("distill.epochs=10", "distill.batch=128")  # a quarter of the recipe's noise images
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a row. recipe: a shipped one; empty: the common one of `methods.load`, with its teacher."""
+    """One training of a row.
+
+    recipe: a shipped one; empty: the common one of `methods.load`, with its teacher. of_resnet8: whether the teacher is
+    the one of --resnet8 instead of the recipe's.
+    """
 
     variant: str
     overrides: tuple[str, ...] = ()
     recipe: str = ""
+    of_resnet8: bool = False
 
 
 def through(*models: str) -> tuple[str, ...]:
@@ -69,7 +77,9 @@ ROWS = {
     "online-ensemble": (Cell("four widths", BUDGET, ONLINE),),
     "noise": (
         Cell("teacher by batch statistics", FEWER, NOISE),
-        Cell("teacher by running statistics", (*FEWER, f"{OPTIONS}.teacher_statistics=running"), NOISE),
+        Cell("teacher by running statistics", (*FEWER, RUNNING), NOISE),
+        Cell("ResNet-8 as teacher by batch statistics", FEWER, NOISE, of_resnet8=True),
+        Cell("ResNet-8 as teacher by running statistics", (*FEWER, RUNNING), NOISE, of_resnet8=True),
     ),
     "data-free": (
         Cell("fast", (), DATA_FREE),
@@ -94,6 +104,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of the fine-tuned teacher")
     parser.add_argument("--checkpoint", type=Path, help="somebody else's ResNet-20; for noise and data-free")
+    parser.add_argument("--resnet8", type=Path, help="folder of a trained ResNet-8; for noise")
     parser.add_argument("--letters", type=Path, help="folder of the EMNIST letters; for unlabelled")
     parser.add_argument("--rows", default=",".join(ROWS), help="names of rows, parted by commas")
     parser.add_argument("--seeds", default="0,1,2")
@@ -152,7 +163,16 @@ def recipe_of(cell: Cell, seed: int, asked: argparse.Namespace) -> Recipe:
         return load(asked.data, asked.teacher, *overrides)
     images = ["data.source=imagefolder", f"data.root={asked.data}"]
     teacher = [f"teacher.checkpoint={asked.checkpoint}"] if cell.recipe in (NOISE, DATA_FREE) else []
-    return recipe.load(cell.recipe, [*images, *teacher, *overrides])
+    return recipe.load(cell.recipe, [*images, *(resnet8(asked.resnet8) if cell.of_resnet8 else teacher), *overrides])
+
+
+def resnet8(folder: Path) -> list[str]:
+    """The overrides for a teacher that kdeploy saved in `folder`."""
+    card = artifacts.read_json(folder / f"{folder.name}.json")
+    normalize = f"{{mean: {card['mean']}, std: {card['std']}}}"
+    return [
+        f"teacher={{model: {card['model']}, checkpoint: {folder.resolve() / card['weights']}, normalize: {normalize}}}"
+    ]
 
 
 def table(cells: Path) -> str:
