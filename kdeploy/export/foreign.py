@@ -192,10 +192,10 @@ def _front(facts: Foreign, normalize: NormalizeSpec | None, into: str) -> tuple[
     """The nodes from `images` to the network's own input, with their constants."""
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
     constants = []
+    if facts.dtype == "float32":
+        steps.append(("Cast", [], {"to": TensorProto.FLOAT}))  # first: TensorRT reads uint8 nowhere else
     if facts.layout == "NCHW":
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    if facts.dtype == "float32":
-        steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
     if normalize is not None:
         along = (-1, 1, 1) if facts.layout == "NCHW" else (-1,)
         mean, std = (np.array(values, np.float64) for values in (normalize.mean, normalize.std))

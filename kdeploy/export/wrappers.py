@@ -25,10 +25,11 @@ class InGraph(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 `[B, H, W, C]` to probabilities `[B, classes]`."""
-        # Without the memory format the permuted tensor counts as channels-last, and global pooling is then exported
-        # as arithmetic on strides: eleven nodes that gather what was there already. `contiguous()` is not enough:
-        # with one channel both orders are contiguous and it changes nothing.
-        planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        # Cast before anything else: TensorRT reads uint8 nowhere but in a Cast, and ONNX Runtime takes as long either way.
+        # Without a copy in the plain order the permuted tensor counts as channels-last, and global pooling is then
+        # exported as arithmetic on strides: eleven nodes that gather what was there already. `contiguous()` is not
+        # enough: with one channel both orders are contiguous and it changes nothing.
+        planes = images.to(torch.float32).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
         logits: Tensor = self.network(planes * self.scale + self.shift)
         return torch.softmax(_in_order(logits, self.class_map), dim=1)
 

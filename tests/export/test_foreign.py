@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from kdeploy.artifacts import read_json
+from kdeploy.engines.tensorrt.graph import read, refuse_uint8_before_cast
 from kdeploy.errors import UserError
 from kdeploy.export import foreign
 from kdeploy.parity import record_path
@@ -143,6 +144,13 @@ def test_what_cannot_be_taken_in(make, why, tmp_path, monkeypatch):
     monkeypatch.setattr(foreign, "load_model", lambda path: make())  # the runtime would refuse some of them before
     with pytest.raises(UserError, match=why):
         foreign.read(tmp_path / "theirs.onnx")
+
+
+def test_uint8_images_are_read_by_a_cast_alone(tmp_path):
+    """TensorRT takes them nowhere else."""
+    theirs = write(tmp_path / "theirs.onnx", opset=18)
+    (ours,) = taken_in(theirs, tmp_path / "out").written
+    refuse_uint8_before_cast(read(ours), ours)
 
 
 def test_images_of_any_size_are_resized_in_the_graph(tmp_path):

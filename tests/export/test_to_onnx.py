@@ -12,6 +12,7 @@ from torch import nn
 
 from kdeploy.artifacts import sha256_file
 from kdeploy.engines.base import Preprocessing
+from kdeploy.engines.tensorrt.graph import read, refuse_uint8_before_cast
 from kdeploy.errors import UserError
 from kdeploy.export.to_onnx import export
 from kdeploy.parity import compare
@@ -55,6 +56,12 @@ def test_the_graph_holds_the_network_and_nothing_else(in_graph):
     assert operators == {
         "Transpose": 1, "Cast": 1, "Mul": 1, "Conv": 9, "Relu": 7, "Add": 4, "ReduceMean": 1, "Gemm": 1, "Softmax": 1
     }  # fmt: skip
+
+
+def test_uint8_images_are_read_by_a_cast_alone(in_graph):
+    """TensorRT takes them nowhere else."""
+    path = in_graph[1].path
+    refuse_uint8_before_cast(read(path), path)
 
 
 def test_names_are_those_of_the_modules(in_graph):
