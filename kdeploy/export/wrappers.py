@@ -25,7 +25,7 @@ class InGraph(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 `[B, H, W, C]` to probabilities `[B, classes]`."""
-        # Cast before anything else: TensorRT reads uint8 nowhere but in a Cast, and ONNX Runtime takes as long either way.
+        # Cast before anything else: TensorRT reads uint8 in a Cast alone, and ONNX Runtime takes as long either way.
         # Without a copy in the plain order the permuted tensor counts as channels-last, and global pooling is then
         # exported as arithmetic on strides: eleven nodes that gather what was there already. `contiguous()` is not
         # enough: with one channel both orders are contiguous and it changes nothing.
