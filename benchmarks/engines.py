@@ -1,10 +1,12 @@
 """Every engine in every precision that it runs, beside each other and beside others' int8, on this machine.
 
-    python benchmarks/engines.py --data cifar10-jpeg --resnet8 STUDENT --resnet20 resnet20-12fca82f.th
+    python benchmarks/engines.py --data DIR --resnet8 DIR --resnet20 resnet20-12fca82f.th --mobilenetv2 DIR --tflite DIR
 
-STUDENT is the folder of a trained ResNet-8, such as runs/cifar10-resnet56-resnet8-kd/seed-0/networks/student; the
-checkpoint is the one that the recipe cifar10/resnet20-noise describes. Networks of 224x224 have random weights: they
-are there for speed. Peers: torch, eager; ONNX Runtime's own quantiser at its defaults; OpenVINO's (NNCF).
+--data: CIFAR-10 as JPEG files. --resnet8, --mobilenetv2: of a trained network, such as networks/student in the folder
+runs/cifar10-resnet56-resnet8-kd/seed-0. --resnet20: the checkpoint that the recipe cifar10/resnet20-noise describes.
+--tflite: of MLPerf Tiny's ResNet-8, pretrainedResnet.tflite and pretrainedResnet_quant.tflite. Networks of 224x224 have
+random weights: they are there for speed. Peers: torch, eager; ONNX Runtime's own quantiser at its defaults; OpenVINO's
+(NNCF, from PyPI); LiteRT (ai-edge-litert, from PyPI) on MLPerf Tiny's two files, beside our ResNet-8.
 
 All rows of a network are open at once, a process each, on one core and one thread at batch 1, and are called in short
 blocks in random order (`interleaved.py`). Accuracy is on all test images of --data. One JSON a network goes to
@@ -14,27 +16,24 @@ benchmarks/results/engines/; networks that are there are not measured again. The
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved import Call, Side, measure, ratio
+from engine_rows import Row, build_further, mlperf_tiny, ours, peers
+from interleaved import Side, measure, ratio
 
-from kdeploy import artifacts, engines, events, machine
+from kdeploy import artifacts, events, machine
 from kdeploy.bench.statistics import wilson
 from kdeploy.cli.console import Terminal
-from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.provenance import now, revision
 from kdeploy.recipe.schema import NetworkSpec, NormalizeSpec, RenameSpec
 from kdeploy.report.figures import significant, size
 from kdeploy.report.markdown_page import machine_lines
-from kdeploy.stages.model import Asked, ModelRun, built, export_network
+from kdeploy.stages.model import Asked, ModelRun, export_network
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES = ("pytorch", "onnxruntime", "openvino")
@@ -42,16 +41,6 @@ PRECISIONS = ("float32", "int8")
 IMAGENET = NormalizeSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 AT_224 = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0")
 BASELINE = "pytorch float32"
-Opener = Callable[[], Call]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a network's table. opener: opens it in a process; predict: classes of images; files: what ships."""
-
-    opener: Opener
-    predict: Callable[[np.ndarray], np.ndarray]
-    files: tuple[Path, ...]
 
 
 def main() -> None:
@@ -59,7 +48,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder or zip files of CIFAR-10 as images")
     parser.add_argument("--resnet8", type=Path, help="folder of a trained ResNet-8")
     parser.add_argument("--resnet20", type=Path, help="somebody else's ResNet-20")
-    parser.add_argument("--networks", default=",".join(("resnet8", "resnet20", *AT_224)))
+    parser.add_argument("--mobilenetv2", type=Path, help="folder of a trained MobileNetV2")
+    parser.add_argument("--tflite", type=Path, help="folder of MLPerf Tiny's ResNet-8; left out, it has no rows")
+    parser.add_argument("--networks", default=",".join(("resnet8", "resnet20", "mobilenetv2", *AT_224)))
     parser.add_argument("--rounds", type=int, default=60, help="blocks of each row")
     parser.add_argument("--block", type=float, default=0.3, help="seconds of a block")
     asked = parser.parse_args()
@@ -77,6 +68,8 @@ def measured(name: str, asked: argparse.Namespace, folder: Path) -> dict[str, An
     """Build every row of a network, measure all of them beside each other, and say what was found."""
     run = exported(name, asked, folder)
     rows = {**ours(run), **peers(run, folder)}
+    if name == "resnet8" and asked.tflite is not None:
+        rows |= mlperf_tiny(asked.tflite)
     sides = measure({key: row.opener for key, row in rows.items()}, rounds=asked.rounds, block_s=asked.block)
     baseline = next(side for side in sides if side.name == BASELINE)
     found = [described(side, rows[side.name], baseline, run) for side in sides]
@@ -92,10 +85,13 @@ def exported(name: str, asked: argparse.Namespace, folder: Path) -> ModelRun:
     networks = {
         "resnet8": (partial(_trained, asked.resnet8), small),
         "resnet20": (partial(_akamaster, asked.resnet20), small),
+        "mobilenetv2": (partial(_trained, asked.mobilenetv2), small),
         **{model: (partial(NetworkSpec, model=f"torchvision:{model}"), size_224) for model in AT_224},
     }
     spec, shape = networks[name]
-    return export_network(spec(), Asked(folder, data=asked.data, engines=ENGINES, precisions=PRECISIONS, **shape))
+    run = export_network(spec(), Asked(folder, data=asked.data, engines=ENGINES, precisions=PRECISIONS, **shape))
+    build_further(run)
+    return run
 
 
 def _trained(folder: Path) -> NetworkSpec:
@@ -115,116 +111,6 @@ def _akamaster(checkpoint: Path) -> NetworkSpec:
     return NetworkSpec(
         model="resnet20", options={"shortcut": "A"}, checkpoint=str(checkpoint), rename=rename, normalize=IMAGENET
     )
-
-
-def ours(run: ModelRun) -> dict[str, Row]:
-    """The engine folders of kdeploy, torch eager among them."""
-    rows = {}
-    for folder in built(run):
-        manifest = engines.read_manifest(folder)
-        files = tuple(folder / name for name in manifest.files)
-        rows[f"{manifest.engine} {manifest.precision}"] = Row(
-            partial(open_folder, folder, run.asked.shape), partial(predict_folder, folder), files
-        )
-    return rows
-
-
-def peers(run: ModelRun, folder: Path) -> dict[str, Row]:
-    """Others' int8 of the same float32 file, calibrated on the same images."""
-    source, images = run.written[0], run.splits.train.images
-    theirs = folder / "peers"
-    theirs.mkdir()
-    made = {
-        "onnxruntime int8, its quantiser's defaults": quantised_by_onnxruntime(source, images, theirs),
-        "openvino int8, NNCF's defaults": quantised_by_nncf(source, images, theirs),
-    }
-    openers = {".onnx": open_onnx, ".xml": open_openvino}
-    return {
-        key: Row(
-            partial(openers[path.suffix], path, run.asked.shape),
-            partial(predict_by, openers[path.suffix], path),
-            (path,) if path.suffix == ".onnx" else (path, path.with_suffix(".bin")),
-        )
-        for key, path in made.items()
-    }
-
-
-def quantised_by_onnxruntime(source: Path, images: np.ndarray, folder: Path) -> Path:
-    """`quantize_static` as it comes."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it is not typed
-        def __init__(self) -> None:
-            self.left = iter(images)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.left, None)
-            return None if image is None else {input_name(source): image[None]}
-
-    target = folder / "onnxruntime.onnx"
-    with redirect_stdout(io.StringIO()):
-        quantize_static(source, target, Reader())
-    return target
-
-
-def quantised_by_nncf(source: Path, images: np.ndarray, folder: Path) -> Path:
-    """`nncf.quantize` as it comes."""
-    import nncf
-    import openvino
-
-    with redirect_stdout(io.StringIO()):
-        model = nncf.quantize(openvino.Core().read_model(source), nncf.Dataset(list(images[:, None])))
-    target = folder / "openvino.xml"
-    openvino.save_model(model, target, compress_to_fp16=False)
-    return target
-
-
-def input_name(path: Path) -> str:
-    with OnnxRuntime().open_file(path, threads=1) as session:
-        return session.input_name
-
-
-def open_folder(folder: Path, shape: tuple[int, int, int]) -> Call:
-    session = engines.open_engine(folder, threads=1)
-    return partial(session.run, image(shape))
-
-
-def open_onnx(path: Path, shape: tuple[int, int, int] | None) -> Call:
-    session = OnnxRuntime().open_file(path, threads=1)
-    return partial(session.run, image(shape)) if shape else session.run
-
-
-def open_openvino(path: Path, shape: tuple[int, int, int] | None) -> Call:
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
-
-    def run(images: np.ndarray) -> np.ndarray:
-        request.infer({0: images}, share_inputs=True)
-        return np.array(request.get_output_tensor(0).data)
-
-    return partial(run, image(shape)) if shape else run
-
-
-def image(shape: tuple[int, int, int]) -> np.ndarray:
-    """One seeded image `[1, H, W, C]`."""
-    channels, height, width = shape
-    return np.random.default_rng(0).integers(0, 256, (1, height, width, channels), dtype=np.uint8)
-
-
-def predict_folder(folder: Path, images: np.ndarray) -> np.ndarray:
-    with engines.open_engine(folder, threads=1) as session:
-        return classes_of(session.run, images)
-
-
-def predict_by(opener: Callable[..., Call], path: Path, images: np.ndarray) -> np.ndarray:
-    return classes_of(opener(path, None), images)
-
-
-def classes_of(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
-    parts = (run(images[begin : begin + 250]) for begin in range(0, len(images), 250))
-    return np.concatenate([part.argmax(axis=1) for part in parts])
 
 
 def described(side: Side, row: Row, baseline: Side, run: ModelRun) -> dict[str, Any]:
