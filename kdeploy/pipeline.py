@@ -174,8 +174,13 @@ def _execute(run: Run, stages: Sequence[Stage], siblings: Sequence[Path]) -> Non
         run.record.enter(stage.name, inputs, outputs, run.folder, started)
 
 
+_NO_NETWORK_HANGS_ON = ("about", "bench", "gates")
+"""Sections of a recipe that may change while its run goes on: the stages that read them are done again."""
+
+
 def _require_same(folder: Path, recipe: Recipe) -> None:
-    """What a recipe says about itself may change, and a newer kdeploy may know more fields than the run did."""
+    """What a recipe says about itself, how engines are measured and which gates they are to hold may change, and a
+    newer kdeploy may know more fields than the run did."""
     content, _ = read_yaml(folder / RECIPE)
     try:
         begun = Recipe.model_validate(content)
@@ -195,7 +200,7 @@ def _require_same(folder: Path, recipe: Recipe) -> None:
 def _with_what_may_change(recipe: Recipe, begun: Recipe) -> Recipe:
     """This recipe, with what need not be the same when its run goes on as it was when that was begun."""
     settled: Recipe = _settled(recipe, begun)
-    return settled.model_copy(update={"about": begun.about})
+    return settled.model_copy(update={name: getattr(begun, name) for name in _NO_NETWORK_HANGS_ON})
 
 
 def _settled(part: Any, begun: Any) -> Any:

@@ -158,6 +158,15 @@ class TestAnotherRecipe:
         changed = recipe.load(str(recipe_file), ["about=Better words."])
         assert pipeline.open_run(changed, folder).record.stages
 
+    def test_gates_and_how_engines_are_measured_may_change(
+        self, folder: Path, recipe_file: Path, no_training: None
+    ) -> None:
+        """A gate that failed is no reason to train again (what is measured anew takes its old row's place)."""
+        changed = recipe.load(str(recipe_file), ["gates.int8_drop_points=99", "bench.min_count=65"])
+        again = go_on(changed, folder)
+        assert {stage.partition("/")[0] for stage in again} == {"bench", "gates", "bundle", "report"}
+        assert go_on(changed, folder) == []
+
     def test_how_often_it_is_saved_may_change_and_a_nan_may_be_skipped(self, folder: Path, recipe_file: Path) -> None:
         changed = recipe.load(str(recipe_file), ["distill.checkpoint_steps=9", "distill.nonfinite=skip"])
         assert pipeline.open_run(changed, folder).record.stages
