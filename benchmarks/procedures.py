@@ -19,17 +19,19 @@ others run as their recipes stand. Accuracy is of the last epoch, on all test im
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods import BATCH, EPOCHS, IMAGES, RESULTS, load, shown
+import numpy as np
+from methods import BATCH, EPOCHS, IMAGES, RESULTS, load
 from PIL import Image
 
 from kdeploy import artifacts, events, machine, pipeline, recipe
 from kdeploy.cli.console import Terminal
 from kdeploy.provenance import now, revision
-from kdeploy.recipe.networks import networks
+from kdeploy.recipe.networks import STUDENT, baseline_role, networks
 from kdeploy.recipe.schema import Recipe
 from kdeploy.report.seeds import mean_of
 from kdeploy.sources import synthesised
@@ -42,6 +44,7 @@ HALF = "student={model: resnet8, width: 0.5}"
 ONLINE, ENSEMBLE = "cifar10/resnet8-online-ensemble", "cifar10/resnet20-resnet8-perturbed-ensemble"
 NOISE, DATA_FREE, LETTERS = "cifar10/resnet20-noise", "cifar10/resnet20-data-free", "emnist/letters-unlabelled"
 OPTIONS = "distill.procedure_options"
+LIKELIHOOD = ("negative_log_likelihood", "calibration_error")
 TRAIN = f"{{epochs: 20, batch: {BATCH}, lr: 0.2, schedule: cosine}}"
 ALIKE = (
     *BUDGET,
@@ -138,7 +141,7 @@ def run_cell(target: Path, row: str, cell: Cell, seed: int, asked: argparse.Name
     """Train all networks of one variant and keep what each reached. runs: of this row, which share their teachers."""
     loaded = recipe_of(cell, seed, asked)
     run = pipeline.open_run(loaded, runs / target.stem)
-    trained = [network.role for network in networks(loaded) if network.train is not None]
+    trained = [*(network.role for network in networks(loaded) if network.train is not None), *loaded.peers]
     siblings = [folder for folder in sorted(runs.iterdir()) if folder != run.folder]
     pipeline.execute(run, [*pipeline.training(loaded), *(Epochs(role) for role in trained)], siblings)
     reached = {role: artifacts.read_json(run.folder / "networks" / role / "epochs.json") for role in trained}
@@ -184,27 +187,33 @@ def resnet8(folder: Path) -> list[str]:
 
 
 def table(cells: Path) -> str:
-    """The cells as Markdown: for each row and variant, what each network reached, means with 95 % t intervals."""
+    """The cells as Markdown: for each row and variant, what each network reached."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(cells.glob("*.json")):
         one = artifacts.read_json(path)
         found.setdefault((one["row"], one["variant"]), []).append(one)
     parts = [
-        "# Procedures\n\nOn all test images, of the last epoch: top-1 accuracy, and where a row has them the negative "
-        "log-likelihood of the labels (nats) and the expected calibration error (%). Means over seeds with 95 % t "
-        "intervals. Minutes: of the student's stage on one core, the other one busy.\n"
+        "# Procedures\n\nOn all test images, of the last epoch: top-1 accuracy, its points above the same network "
+        "alone, the negative log-likelihood of the labels (nats) and the expected calibration error. Means over seeds "
+        "with 95 % t intervals, differences paired by seed; a teacher of several seeds counts once. Minutes: of the "
+        "student's stage on one core, the other one busy.\n"
     ]
-    for row in ROWS:
-        groups = {variant: group for (of, variant), group in found.items() if of == row}
+    for row, cells_of in ROWS.items():
+        groups = {cell.variant: found[row, cell.variant] for cell in cells_of if (row, cell.variant) in found}
         if groups:
-            parts.append(f"## {row}\n\n| variant | network | accuracy (%) | NLL | ECE (%) | minutes | seeds |")
-            parts.append("|:--|:--|--:|--:|--:|--:|--:|")
-            parts += [line for variant, group in groups.items() for line in lines(variant, group)]
+            parts.append(
+                f"## {row}\n\n| variant | network | accuracy (%) | over alone | NLL | ECE (%) | minutes | seeds |"
+            )
+            parts.append("|:--|:--|--:|--:|--:|--:|--:|--:|")
+            every = [(variant, *line) for variant, group in groups.items() for line in lines(group)]
+            # the teacher and the student alone are the same in several variants, and have a line with the first
+            first = [line for at, line in enumerate(every) if all(line[1:] != other[1:] for other in every[:at])]
+            parts += [f"| {' | '.join(line)} |" for line in first]
             parts.append("")
     return "\n".join(parts)
 
 
-def lines(variant: str, group: list[dict[str, Any]]) -> list[str]:
+def lines(group: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """A line for each network of a variant; for a student without training images, one for each way to evaluate it."""
     figures = group[0]["figures"]
     forms = [name for name, one in (figures or {}).items() if isinstance(one, dict) and "accuracy" in one]
@@ -212,17 +221,43 @@ def lines(variant: str, group: list[dict[str, Any]]) -> list[str]:
         f"student, {form}".replace("_", " "): [one["figures"][form] for one in group] for form in forms
     }
     minutes = f"{sum(one['student_seconds'] for one in group) / len(group) / 60:.0f}"
-    return [
-        f"| {variant} | {name} | {mean(of, 'accuracy', 100)} | {mean(of, 'negative_log_likelihood', 1)} "
-        f"| {mean(of, 'calibration_error', 100)} | {minutes if name.startswith('student') else ''} | {len(group)} |"
-        for name, of in rows.items()
-    ]
+    found = []
+    for role, several in rows.items():
+        reached = several if any(one != several[0] for one in several) else several[:1]  # one network of all seeds
+        accuracy = figures_of(reached, "accuracy")
+        of_student = role.startswith((STUDENT, "peer"))
+        alone = rows.get(baseline_role(role) if role.startswith(STUDENT) else "alone") if of_student else None
+        gain = None if alone is None else np.subtract(accuracy, figures_of(alone, "accuracy"))
+        likelihood, calibration = (figures_of(reached, name) for name in LIKELIHOOD)
+        found.append(
+            (
+                role,
+                mean(accuracy, factor=100),
+                mean(gain, factor=100, absent="", sign="+"),
+                mean(likelihood, decimals=2),
+                mean(calibration, factor=100),
+                minutes if of_student else "",
+                str(len(reached)),
+            )
+        )
+    return found
 
 
-def mean(group: list[dict[str, Any]], what: str, factor: float) -> str:
-    """The mean of a figure on test, where the cells have it."""
-    values = [one.get(f"test_{what}", one.get(what)) for one in group]
-    return "n/a" if None in values else shown(mean_of([factor * value for value in values]))
+def figures_of(reached: list[dict[str, Any]], what: str) -> list[float] | None:
+    """A figure on test of each seed, None where they have none."""
+    values = [one.get(f"test_{what}", one.get(what)) for one in reached]
+    return None if None in values else values
+
+
+def mean(
+    values: Sequence[float] | None, *, factor: float = 1, decimals: int = 1, absent: str = "n/a", sign: str = "-"
+) -> str:
+    """The mean with its interval, where there are seeds enough; `decimals` are the interval's."""
+    if values is None:
+        return absent
+    found = mean_of([factor * value for value in values])
+    interval = "" if found.low is None else f" [{found.low:{sign}.{decimals}f}, {found.high:{sign}.{decimals}f}]"
+    return f"{found.value:{sign}.2f}{interval}"
 
 
 if __name__ == "__main__":
