@@ -74,6 +74,7 @@ def test_version(kdeploy):
                 "cifar10/resnet20-noise",
                 "cifar10/resnet20-resnet8-perturbed-ensemble",
                 "cifar10/resnet56-resnet8",
+                "cifar10/resnet56-resnet8-assistants",
                 "cifar10/resnet56-resnet8-kd",
                 "cifar10/resnet8-mutual",
                 "cifar10/resnet8-online-ensemble",
