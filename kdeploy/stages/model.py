@@ -224,7 +224,7 @@ def compile_engines(run: ModelRun, asked: Asked) -> None:
     for label, spec in made_of_float32(asked.files).items():
         run.do(Quantize(role, label, spec))
     for row in asked.rows:
-        run.do(_builder(role, row))
+        run.do(BuildEngine(role, row))
 
 
 def is_sound(run: ModelRun) -> bool:
@@ -236,12 +236,8 @@ def built(run: ModelRun) -> list[Path]:
     """The engine folders that were asked for, in that order; none where the float32 file is wrong."""
     if not is_sound(run):
         return []
-    rows = [_builder(run.recipe.name, row).row for row in run.asked.rows]
+    rows = [BuildEngine(run.recipe.name, row).row for row in run.asked.rows]
     return [run.folder / "engines" / row for row in rows]
-
-
-def _builder(role: str, row: EngineSpec) -> BuildEngine:
-    return BuildEngine(role, row)
 
 
 def role_of(name: str) -> str:
