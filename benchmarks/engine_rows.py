@@ -13,6 +13,7 @@ import numpy as np
 from interleaved import Call
 
 from kdeploy import engines
+from kdeploy.engines.base import images_at_once
 from kdeploy.engines.onnxruntime import OnnxRuntime
 from kdeploy.recipe.schema import EngineSpec
 from kdeploy.stages.engines import BuildEngine
@@ -93,13 +94,15 @@ def quantised_by_onnxruntime(source: Path, images: np.ndarray, folder: Path) -> 
     """`quantize_static` as it comes."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
+    name = input_name(source)
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # it is not typed
         def __init__(self) -> None:
             self.left = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self.left, None)
-            return None if image is None else {input_name(source): image[None]}
+            return None if image is None else {name: image[None]}
 
     target = folder / "onnxruntime.onnx"
     with redirect_stdout(io.StringIO()):
@@ -183,6 +186,7 @@ def predict_by_litert(path: Path, images: np.ndarray) -> np.ndarray:
     return classes_of(open_tflite(path), images, batch=1)
 
 
-def classes_of(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch: int = 250) -> np.ndarray:
+def classes_of(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch: int | None = None) -> np.ndarray:
+    batch = batch or images_at_once(images.shape[1], images.shape[2])
     parts = (run(images[begin : begin + batch]) for begin in range(0, len(images), batch))
     return np.concatenate([part.argmax(axis=1) for part in parts])

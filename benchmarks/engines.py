@@ -33,12 +33,11 @@ from kdeploy.provenance import now, revision
 from kdeploy.recipe.schema import NetworkSpec, NormalizeSpec, RenameSpec
 from kdeploy.report.figures import significant, size
 from kdeploy.report.markdown_page import machine_lines
-from kdeploy.stages.model import Asked, ModelRun, export_network
+from kdeploy.stages.model import IMAGENET, Asked, ModelRun, export_network
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES = ("pytorch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "int8")
-IMAGENET = NormalizeSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 AT_224 = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0")
 BASELINE = "pytorch float32"
 

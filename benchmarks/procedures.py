@@ -194,18 +194,23 @@ def table(cells: Path) -> str:
         found.setdefault((one["row"], one["variant"]), []).append(one)
     parts = [
         "# Procedures\n\nOn all test images, of the last epoch: top-1 accuracy, its points above the same network "
-        "alone, the negative log-likelihood of the labels (nats) and the expected calibration error. Means over seeds "
-        "with 95 % t intervals, differences paired by seed; a teacher of several seeds counts once. Minutes: of the "
-        "student's stage on one core, the other one busy.\n"
+        "alone and above that of the row's first variant, the negative log-likelihood of the labels (nats) and the "
+        "expected calibration error. Means over seeds with 95 % t intervals, differences paired by seed; a teacher of "
+        "several seeds counts once. Minutes: of the student's stage on one core, the other one busy.\n"
     ]
     for row, cells_of in ROWS.items():
         groups = {cell.variant: found[row, cell.variant] for cell in cells_of if (row, cell.variant) in found}
         if groups:
             parts.append(
-                f"## {row}\n\n| variant | network | accuracy (%) | over alone | NLL | ECE (%) | minutes | seeds |"
+                f"## {row}\n\n| variant | network | accuracy (%) | over alone | over the first "
+                "| NLL | ECE (%) | minutes | seeds |"
             )
-            parts.append("|:--|:--|--:|--:|--:|--:|--:|--:|")
-            every = [(variant, *line) for variant, group in groups.items() for line in lines(group)]
+            parts.append("|:--|:--|--:|--:|--:|--:|--:|--:|--:|")
+            every = [
+                (variant, *line)
+                for variant, group in groups.items()
+                for line in lines(group, next(iter(groups.values())))
+            ]
             # the teacher and the student alone are the same in several variants, and have a line with the first
             first = [line for at, line in enumerate(every) if all(line[1:] != other[1:] for other in every[:at])]
             parts += [f"| {' | '.join(line)} |" for line in first]
@@ -213,13 +218,19 @@ def table(cells: Path) -> str:
     return "\n".join(parts)
 
 
-def lines(group: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each network of a variant; for a student without training images, one for each way to evaluate it."""
+def reached_by(group: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What each network of a variant reached, by seed; a student without images, in each way to evaluate it."""
     figures = group[0]["figures"]
     forms = [name for name, one in (figures or {}).items() if isinstance(one, dict) and "accuracy" in one]
-    rows = {role: [one["networks"][role]["last"] for one in group] for role in group[0]["networks"] if not forms} | {
+    return {role: [one["networks"][role]["last"] for one in group] for role in group[0]["networks"] if not forms} | {
         f"student, {form}".replace("_", " "): [one["figures"][form] for one in group] for form in forms
     }
+
+
+def lines(group: list[dict[str, Any]], first: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A line for each network of a variant. first: the row's first variant, which the student is compared with."""
+    rows, others = reached_by(group), reached_by(first)
+    paired = [one["seed"] for one in group] == [one["seed"] for one in first] and group is not first
     minutes = f"{sum(one['student_seconds'] for one in group) / len(group) / 60:.0f}"
     found = []
     for role, several in rows.items():
@@ -228,12 +239,15 @@ def lines(group: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         of_student = role.startswith((STUDENT, "peer"))
         alone = rows.get(baseline_role(role) if role.startswith(STUDENT) else "alone") if of_student else None
         gain = None if alone is None else np.subtract(accuracy, figures_of(alone, "accuracy"))
+        other = others.get(role) if of_student and paired else None
+        lead = None if other is None else np.subtract(accuracy, figures_of(other, "accuracy"))
         likelihood, calibration = (figures_of(reached, name) for name in LIKELIHOOD)
         found.append(
             (
                 role,
                 mean(accuracy, factor=100),
                 mean(gain, factor=100, absent="", sign="+"),
+                mean(lead, factor=100, absent="", sign="+"),
                 mean(likelihood, decimals=2),
                 mean(calibration, factor=100),
                 minutes if of_student else "",

@@ -14,7 +14,7 @@ FEW = {"batch": 16, "lr": 0.05, "epochs": 80, "precision": "float32"}
 ALONE = {**FEW, "epochs": 100}  # as many steps as the student has on all images
 ALL = {"batch": 32, "lr": 0.05, "epochs": 20, "precision": "float32"}
 LIKELIHOOD = {"method": "kd", "options": {"temperature": 1}, "weight": 1, "cross_entropy": 1}
-LABELS = {"labelled": 0.1, "estimation": 0.2}
+LABELS = {"labelled": 0.1, "estimation": 0.2, "alone": ALONE}
 VARIANTS = ("plain", "weighted", "mixed")
 
 
@@ -38,7 +38,6 @@ def test_images_that_a_teacher_labels_lift_a_student_above_the_labels_alone(tmp_
     for seed in SEEDS:
         for variant in VARIANTS:
             how: dict[str, Any] = {"procedure": "unlabelled", "procedure_options": {"variant": variant, **LABELS}}
-            how["procedure_options"]["alone"] = ALONE
             networks = {"teacher": network(0.5, train=FEW), "student": network(0.25)}
             asked = recipe(seed, None, **networks, distill={**ALL, **LIKELIHOOD, **how})
             if variant == VARIANTS[0]:
