@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +34,16 @@ def predict(
     return Answers.joined(parts)
 
 
-def score(answers: Answers, classes: Sequence[str], split: str) -> Accuracy:
-    """Compare with the labels. A class without samples is left out of `per_class`."""
+def data_sha256(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """What tells one set of images `[N, H, W, C]` with labels `[N]` from another."""
+    digest = hashlib.sha256(f"{images.shape} {images.dtype} {labels.dtype}".encode())
+    for part in (images, labels):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
+
+
+def score(answers: Answers, classes: Sequence[str], split: str, data: str | None = None) -> Accuracy:
+    """Compare with the labels. A class without samples is left out of `per_class`. data: its `data_sha256`."""
     right, labels = answers.right, answers.labels
     low, high = wilson(int(right.sum()), len(labels))
     return Accuracy(
@@ -48,6 +57,8 @@ def score(answers: Answers, classes: Sequence[str], split: str) -> Accuracy:
             name: float(right[labels == index].mean()) for index, name in enumerate(classes) if (labels == index).any()
         },
         predictions=tuple(answers.predicted.tolist()),
+        wrong=tuple(np.flatnonzero(~right).tolist()),
         negative_log_likelihood=answers.negative_log_likelihood,
         calibration_error=answers.calibration_error,
+        data_sha256=data,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,90 +11,80 @@ from typing import Any
 
 import numpy as np
 
-from kdeploy import artifacts, engines, events
-from kdeploy.bench import pinning
-from kdeploy.bench.accuracy import predict, score
-from kdeploy.bench.inputs import Layout, inputs_for, layout_of_file, layout_of_manifest
-from kdeploy.bench.job import Failure, Job, Outcome
-from kdeploy.bench.results import Accuracy, Latency
+from kdeploy import artifacts, events
+from kdeploy.bench import pinning, scenarios
+from kdeploy.bench.accuracy import data_sha256, predict, score
+from kdeploy.bench.inputs import Layout, inputs_for
+from kdeploy.bench.job import Job, Outcome
+from kdeploy.bench.loadgen import LoadgenResult, drive_engine
+from kdeploy.bench.opening import open_artifact
+from kdeploy.bench.results import Accuracy, Latency, Watched
+from kdeploy.bench.scenarios import Audited
+from kdeploy.bench.spans import spans
+from kdeploy.bench.statistics import early_stopping_min_count
+from kdeploy.bench.telling import Send, told
 from kdeploy.bench.timing import latency, measure_calls
+from kdeploy.bench.watching import Watch
 from kdeploy.engines.base import Session
-from kdeploy.engines.onnxruntime import OnnxRuntime
-from kdeploy.errors import KdeployError, UserError
+from kdeploy.errors import UserError
 from kdeploy.recipe.schema import BenchSpec
 
-Send = Callable[[dict[str, Any]], None]
 Data = dict[str, Any]
 
 
 def main(job_path: Path) -> None:
-    """Do the job and write its outcome; a user's mistake is an outcome too, any other exception is a traceback."""
+    """Do the job and write its outcome."""
     job = Job.model_validate(artifacts.read_json(job_path))
-    send = _sender()
-    with events.listening(_Relay(send)):
-        try:
-            outcome: Outcome | Failure = measure(job, send)
-        except KdeployError as error:
-            outcome = Failure(kind=type(error).__name__, message=str(error))
-        except MemoryError:
-            why = f"Memory ran out while {job.artifact} was measured. Try a smaller batch, or less data."
-            outcome = Failure(kind=UserError.__name__, message=why)
-    artifacts.write_json(Path(job.outcome), outcome.model_dump(mode="json"))
+    told(Path(job.outcome), job.artifact, lambda send: measure(job, send))
 
 
 def measure(job: Job, send: Send) -> Outcome:
     """Open, run once, measure accuracy where there is data, then the latency of each batch size."""
     pinning.check_threads(job.bench.threads)
     pinned = pinning.pin(job.bench.threads)
-    session, layout, classes, load_ms = _open(Path(job.artifact), job.bench.threads)
+    session, layout, classes, load_ms = open_artifact(Path(job.artifact), job.bench.threads)
     with session:
-        _check_batches(job, layout)
+        batches = _batches(job, layout)
         data = None if job.data is None else _load(Path(job.data), layout, classes)
-        parts = _Parts(send, len(job.bench.batch) + (data is not None))
+        asked = 0 if job.scenarios is None else len(job.scenarios.names)
+        parts = _Parts(send, len(batches) + (data is not None) + asked)
         images = None if data is None else data["images"]
         first_inference_ms = _first_inference(session, inputs_for(layout, layout.batch or 1, images)[0])
         accuracy = None if data is None else _accuracy(session, layout, classes, data, job.split, parts)
         latencies = [
-            _latency(session, inputs_for(layout, batch, images), batch, job.bench, parts) for batch in job.bench.batch
+            _latency(session, inputs_for(layout, batch, images), batch, job.bench, Watch(pinned["cores"]), parts)
+            for batch in batches
         ]
+        parted = spans(session, layout, images, job.bench.min_time_s)
+        audited, loadgen, watched = _scenarios(session, layout, images, job, pinned["cores"], parts)
         described = {**session.describe(), "pinned": pinned}
     return Outcome(
         load_ms=load_ms,
         first_inference_ms=first_inference_ms,
         latency=tuple(latencies),
+        spans=parted,
         accuracy=accuracy,
+        scenarios=tuple(audited),
+        scenarios_watched=tuple(watched),
+        loadgen=tuple(loadgen),
         session=described,
     )
 
 
-def _open(path: Path, threads: int) -> tuple[Session, Layout, tuple[str, ...], float]:
-    """The open session, its input, its classes, and the milliseconds of opening alone.
-
-    The runtime is imported and the files are verified (and so read once) before the clock starts.
-    """
-    if path.is_dir():
-        manifest = engines.read_manifest(path)
-        engine = engines.find(manifest.engine)
-        engines.require(engine)
-        start = time.perf_counter_ns()
-        session = engine.open(path, manifest, threads)
-        load_ms = (time.perf_counter_ns() - start) / 1e6
-        return session, layout_of_manifest(manifest), manifest.classes, load_ms
-    runtime = OnnxRuntime()
-    engines.require(runtime)
-    start = time.perf_counter_ns()
-    file_session = runtime.open_file(path, threads)
-    load_ms = (time.perf_counter_ns() - start) / 1e6
-    return file_session, layout_of_file(file_session, path), (), load_ms
-
-
-def _check_batches(job: Job, layout: Layout) -> None:
+def _batches(job: Job, layout: Layout) -> list[int]:
+    """Those to measure: of a file that takes one size alone, that one in place of the 1 that nobody had to ask for."""
+    only = layout.batch
+    if only is None:
+        return list(job.bench.batch)
     for batch in job.bench.batch:
-        if layout.batch not in (None, batch):
+        if batch not in (1, only):
             raise UserError(
-                f"{job.artifact} takes batches of {layout.batch} only and can't be measured at batch {batch}. "
+                f"{job.artifact} takes batches of {only} only and can't be measured at batch {batch}. "
                 "Export it with an open batch dimension."
             )
+    if only != 1:
+        events.decided("batch", only, f"{Path(job.artifact).name} takes no other")
+    return [only]
 
 
 def _load(path: Path, layout: Layout, classes: tuple[str, ...]) -> Data:
@@ -127,15 +115,57 @@ def _accuracy(
 ) -> Accuracy:
     with parts.part() as report:
         answers = predict(session.run, layout, data["images"], data["labels"], report)
-    return score(answers, classes, split)
+    return score(answers, classes, split, data_sha256(data["images"], data["labels"]))
 
 
-def _latency(session: Session, inputs: list[Any], batch: int, spec: BenchSpec, parts: _Parts) -> Latency:
-    """Only batch 1 has a least count of its own: 662 calls at batch 32 can take minutes on a small device."""
-    min_count = spec.min_count if batch == 1 else 1
+def _latency(session: Session, inputs: list[Any], batch: int, spec: BenchSpec, watch: Watch, parts: _Parts) -> Latency:
+    """Larger batches need fewer calls, as many as p90 wants: 662 at batch 32 can take minutes on a small device."""
+    min_count = spec.min_count if batch == 1 else min(spec.min_count, early_stopping_min_count(0.90))
     with parts.part() as report:
-        samples = measure_calls(session.run, inputs, min_time_s=spec.min_time_s, min_count=min_count, report=report)
-    return latency(samples, batch)
+        samples = measure_calls(
+            session.run, inputs, min_time_s=spec.min_time_s, min_count=min_count, report=report, watch=watch
+        )
+        watched = watch.end()
+    return latency(samples, batch, watched)
+
+
+def _scenarios(
+    session: Session, layout: Layout, images: Any, job: Job, cores: list[int] | None, parts: _Parts
+) -> tuple[list[Audited], list[LoadgenResult], list[Watched]]:
+    """Ours, and after each, where it is asked for, LoadGen's; it takes the rate of Server that ours has found.
+
+    With the machine meanwhile, of ours, accuracy run and warm-up among it.
+    """
+    found: list[Audited] = []
+    loadgen: list[LoadgenResult] = []
+    watched: list[Watched] = []
+    if job.scenarios is None:
+        return found, loadgen, watched
+    for name in job.scenarios.names:
+        settings = job.scenarios.settings
+        watch = Watch(cores)
+        with parts.part() as report:
+            wanted = scenarios.official(name, settings) if job.scenarios.mlperf else settings
+            watch.begin()
+            found.append(scenarios.measure_engine(name, session.run, layout, images, wanted, _looking(watch, report)))
+            watched.append(watch.end())
+        if job.scenarios.loadgen is not None:
+            rated = wanted.model_copy(update={"rate": wanted.rate or found[-1].result.rate})
+            folder = Path(job.scenarios.loadgen) / name
+            loadgen.append(
+                drive_engine(name, session.run, layout, images, rated, folder, official=job.scenarios.mlperf)
+            )
+    return found, loadgen, watched
+
+
+def _looking(watch: Watch, report: Callable[[float], None]) -> Callable[[float], None]:
+    """`report`, and a look at the clock."""
+
+    def both(share: float) -> None:
+        report(share)
+        watch.look()
+
+    return both
 
 
 class _Parts:
@@ -150,41 +180,6 @@ class _Parts:
         yield lambda share: self._send({"done": (self._finished + share) / self._total})
         self._finished += 1
         self._send({"done": self._finished / self._total})
-
-
-class _Relay:
-    """A listener that sends what the library says to the parent."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-
-    def decided(self, what: str, value: str, why: str) -> None:
-        self._send({"event": "decided", "arguments": [what, value, why]})
-
-    def warned(self, text: str) -> None:
-        self._send({"event": "warn", "arguments": [text]})
-
-    def said(self, text: str) -> None:
-        self._send({"event": "say", "arguments": [text]})
-
-    @contextmanager
-    def task(self, description: str, total: int | None) -> Iterator[events.Progress]:
-        yield self
-
-    def advance(self, steps: int = 1, **figures: float | str) -> None:
-        """Bars inside the child are not shown: the parent has one for all of it."""
-
-
-def _sender() -> Send:
-    """Keep standard output for our lines; whatever else a library prints there goes to standard error."""
-    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def send(line: dict[str, Any]) -> None:
-        pipe.write(json.dumps(line) + "\n")
-        pipe.flush()
-
-    return send
 
 
 if __name__ == "__main__":

@@ -78,13 +78,15 @@ def layout_of_file(session: OnnxSession, path: Path) -> Layout:
     return Layout(shape=tuple(fixed), dtype=session.input_dtype, batch=batch)
 
 
-def inputs_for(layout: Layout, batch: int, images: NDArray[np.uint8] | None, seed: int = 0) -> list[NDArray[Any]]:
+def inputs_for(
+    layout: Layout, batch: int, images: NDArray[np.uint8] | None, *, kinds: int = _MAX_KINDS, seed: int = 0
+) -> list[NDArray[Any]]:
     """Several different batches to measure with: real images if there are any, else seeded noise.
 
-    Up to 16 different ones, and no more than 64 MiB of them where that allows more than one.
+    Up to `kinds` different ones, and no more than 64 MiB of them where that allows more than one.
     """
     size_bytes = batch * int(np.prod(layout.shape)) * layout.dtype.itemsize
-    kinds = max(1, min(_MAX_KINDS, _MAX_BYTES // max(size_bytes, 1)))
+    kinds = max(1, min(kinds, _MAX_BYTES // max(size_bytes, 1)))
     if images is None:
         generator = np.random.default_rng(seed)
         return [layout.random(batch, generator) for _ in range(kinds)]

@@ -8,8 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdeploy.bench.results import Accuracy, Latency, Record
+from kdeploy.bench.loadgen import LoadgenResult
+from kdeploy.bench.results import Accuracy, Latency, Record, Watched
+from kdeploy.bench.scenarios import Audited, Settings
+from kdeploy.bench.spans import Spans
 from kdeploy.recipe.schema import BenchSpec
+
+
+class ScenariosAsked(Record):
+    """MLPerf's scenarios to run besides."""
+
+    names: tuple[str, ...]
+    settings: Settings
+    mlperf: bool
+    """With the official durations and counts."""
+    loadgen: str | None
+    """Where LoadGen, which then runs them too, writes its logs; a folder each."""
 
 
 class Job(Record):
@@ -20,7 +34,33 @@ class Job(Record):
     data: str | None
     """A NumPy archive with `images`, uint8 `[N, H, W, C]`, and `labels`, int64 `[N]`."""
     split: str
+    scenarios: ScenariosAsked | None
     outcome: str
+
+
+class FreshJob(Record):
+    """Start, and open and run `artifact` once if `run` says so, else import its runtime alone."""
+
+    artifact: str
+    threads: int
+    run: bool
+    outcome: str
+
+
+class BlocksJob(Record):
+    """Open `artifact` and answer with medians of blocks, as `kdeploy.bench.blocks` says."""
+
+    artifact: str
+    threads: int
+
+
+class Fresh(Record):
+    """What a fresh process took."""
+
+    answered_at_ns: int | None
+    """When its first inference ended, on the clock that all processes share (CLOCK_MONOTONIC)."""
+    peak_bytes: int | None
+    gpu_bytes: int | None
 
 
 class Failure(Record):
@@ -36,5 +76,9 @@ class Outcome(Record):
     load_ms: float
     first_inference_ms: float
     latency: tuple[Latency, ...]
+    spans: Spans
     accuracy: Accuracy | None
+    scenarios: tuple[Audited, ...]
+    scenarios_watched: tuple[Watched, ...]
+    loadgen: tuple[LoadgenResult, ...]
     session: dict[str, Any]

@@ -11,21 +11,33 @@ from pathlib import Path
 import numpy as np
 
 from kdeploy import artifacts, events, machine
-from kdeploy.bench.job import Job, Outcome
-from kdeploy.bench.process import run_job
-from kdeploy.bench.results import Measurement
+from kdeploy.bench.energy import Sampler, Window, find_meters
+from kdeploy.bench.job import Job, Outcome, ScenariosAsked
+from kdeploy.bench.process import run_fresh, run_job
+from kdeploy.bench.results import Latency, Measurement
+from kdeploy.bench.verdict import judge
 from kdeploy.bundle import open_bundle
 from kdeploy.engines import read_manifest
+from kdeploy.engines._onnx_file import weight_files
 from kdeploy.engines.base import Manifest
 from kdeploy.recipe.schema import BenchSpec
 from kdeploy.sources.base import ImageSet
 
+_REST_S = 10.0
+"""How long the machine is measured at rest, where it has meters of energy; no longer than a batch size."""
 NOT_STATED = "not stated"
 """The precision of a file from outside: without the onnx package nobody looks into its graph."""
 
 
 def measure(
-    artifact: Path, *, name: str, role: str, spec: BenchSpec, data: ImageSet | None, split: str = "test"
+    artifact: Path,
+    *,
+    name: str,
+    role: str,
+    spec: BenchSpec,
+    data: ImageSet | None,
+    split: str = "test",
+    scenarios: ScenariosAsked | None = None,
 ) -> Measurement:
     """Measure an engine folder, a bundle (`.kdz`) or somebody's ONNX file, in a process of its own.
 
@@ -34,30 +46,45 @@ def measure(
     behind on disk. Raises UserError where the artefact is damaged or does not fit the data or the spec, Unavailable
     where its runtime is not installed.
     """
-    with _located(artifact) as path, tempfile.TemporaryDirectory(prefix="kdeploy-bench-") as temporary:
+    with located(artifact) as path, tempfile.TemporaryDirectory(prefix="kdeploy-bench-") as temporary:
         manifest = read_manifest(path) if path.is_dir() else None
         if manifest is None and data is not None:
             events.warn(f"{artifact}: accuracy is not measured; a bare ONNX file does not say what its input means.")
             data = None
         folder = Path(temporary)
+        if scenarios is not None and scenarios.loadgen is not None:
+            scenarios = scenarios.model_copy(update={"loadgen": str(Path(scenarios.loadgen) / name)})
         job = Job(
             artifact=str(path.resolve()),
             bench=spec,
             data=None if data is None else _store(folder / "data.npz", data),
             split=split,
+            scenarios=scenarios,
             outcome=str(folder / "outcome.json"),
         )
-        outcome = run_job(job, folder, name)
-        pinned = outcome.session["pinned"]
-        if pinned["cores"] is None:
-            events.warn(f"{name} was not pinned to cores: {pinned['reason']}.")
-        return _assemble(path, manifest, outcome, name, role, spec)
+        with Sampler(find_meters()) as sampler:
+            rest = sampler.rest(min(_REST_S, spec.min_time_s))
+            outcome = run_job(job, folder, name)
+        timed = tuple(_with_energy(one, sampler, rest) for one in outcome.latency)
+        cold_start_ms, memory = run_fresh(path.resolve(), folder, spec.threads, name)
+        found = _assemble(path, manifest, outcome, name, role, spec)
+    found = found.model_copy(update={"latency": timed, "cold_start_ms": cold_start_ms, "memory": memory})
+    return found.model_copy(update={"verdict": judge(found)})
+
+
+def _with_energy(latency: Latency, sampler: Sampler, rest: Window) -> Latency:
+    """The child's monotonic clock is the parent's: CLOCK_MONOTONIC is the machine's."""
+    assert latency.watched is not None
+    begin_s, end_s = latency.watched.before.at_s, latency.watched.after.at_s
+    energy = sampler.energy(Window(int(begin_s * 1e9), int(end_s * 1e9)), rest, latency.batch * latency.count)
+    return latency.model_copy(update={"energy": energy})
 
 
 def _assemble(
     path: Path, manifest: Manifest | None, outcome: Outcome, name: str, role: str, spec: BenchSpec
 ) -> Measurement:
-    files = [path] if manifest is None else [path / file for file in manifest.files]
+    """Without what the meters, fresh processes and the verdict add."""
+    files = _files(path) if manifest is None else [path / file for file in manifest.files]
     return Measurement(
         name=name,
         role=role,
@@ -65,22 +92,33 @@ def _assemble(
         precision=NOT_STATED if manifest is None else manifest.precision,
         variant="" if manifest is None else manifest.variant,
         artifact=artifacts.sha256_file(path) if manifest is None else manifest.files[manifest.model],
-        size_bytes=sum(artifacts.size_bytes(file) for file in files),
+        size_bytes=sum(map(artifacts.size_bytes, files)),
+        compressed_bytes=sum(map(artifacts.compressed_bytes, files)),
         parameters=None if manifest is None else manifest.parameters,
         macs=None if manifest is None else manifest.macs,
         load_ms=outcome.load_ms,
         first_inference_ms=outcome.first_inference_ms,
         threads=spec.threads,
         latency=outcome.latency,
+        spans=outcome.spans,
         accuracy=outcome.accuracy,
+        scenarios=outcome.scenarios,
+        scenarios_watched=outcome.scenarios_watched,
+        loadgen=outcome.loadgen,
         session=outcome.session,
         machine=machine.fingerprint(),
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
 
+def _files(path: Path) -> list[Path]:
+    """A bare file, and the weights that lie beside it."""
+    beside = weight_files(path) if path.suffix == ".onnx" else []
+    return [path, *(file for file in beside if file.is_file())]
+
+
 @contextmanager
-def _located(artifact: Path) -> Iterator[Path]:
+def located(artifact: Path) -> Iterator[Path]:
     """The engine folder or the ONNX file; a bundle is unpacked for the length of the block."""
     if artifact.suffix == ".kdz":
         with open_bundle(artifact) as folder:

@@ -7,13 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from kdeploy import artifacts, errors, events
-from kdeploy.bench.job import Failure, Job, Outcome
+from kdeploy.bench.job import Failure, Fresh, FreshJob, Job, Outcome
 from kdeploy.bench.pinning import thread_environment
+from kdeploy.bench.record import Record
+from kdeploy.bench.results import Memory
 from kdeploy.errors import KdeployError, UserError
 
 _EVENTS: dict[str, Callable[..., None]] = {"decided": events.decided, "warn": events.warn, "say": events.say}
@@ -21,7 +26,13 @@ _STEPS = 100
 
 
 def run_job(job: Job, folder: Path, name: str) -> Outcome:
-    """Do `job` in a fresh process, with its files in `folder`; `name` is what the messages call the artefact.
+    """Do `job` in a fresh process, with its files in `folder`; see `run_child`."""
+    content = run_child("kdeploy.bench.child", job, Path(job.outcome), folder, threads=job.bench.threads, name=name)
+    return Outcome.model_validate(content)
+
+
+def run_child(module: str, job: Record, outcome: Path, folder: Path, *, threads: int, name: str) -> dict[str, Any]:
+    """Run `python -m MODULE JOB.json` and return what it wrote to `outcome`; `name` is what messages call the artefact.
 
     The parent blocks on the child's lines and uses no processor time. Whatever ends the parent's wait, Ctrl-C among
     it, ends the child too. Raises what the child raised where the user can act on it, UserError where the child was
@@ -31,11 +42,11 @@ def run_job(job: Job, folder: Path, name: str) -> Outcome:
     with (folder / "stderr.txt").open("w+", encoding="utf-8", errors="replace") as stderr:
         # A session of its own: Ctrl-C reaches the parent alone, which then ends the child.
         child = subprocess.Popen(
-            [sys.executable, "-m", "kdeploy.bench.child", str(folder / "job.json")],
+            [sys.executable, "-m", module, str(folder / "job.json")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, **thread_environment(job.bench.threads)},
+            env={**os.environ, **thread_environment(threads)},
             start_new_session=True,
             encoding="utf-8",
         )
@@ -43,14 +54,50 @@ def run_job(job: Job, folder: Path, name: str) -> Outcome:
             _follow(child, name)
             status = child.wait()
         finally:
-            _end(child)
+            end_process(child)
         if status != 0:
             stderr.seek(0)
-            raise _death(status, name, stderr)
-    content = artifacts.read_json(Path(job.outcome))
+            raise _death(status, name, stderr.read())
+    content: dict[str, Any] = artifacts.read_json(outcome)
     if "kind" in content:
         raise _error(Failure.model_validate(content))
-    return Outcome.model_validate(content)
+    return content
+
+
+def run_fresh(artifact: Path, folder: Path, threads: int, name: str) -> tuple[float | None, Memory | None]:
+    """Start two fresh processes, with their files in `folder`: one that imports the runtime, one that also runs it.
+
+    Returns the milliseconds from the start of the second to its first answer, and the memory of both; None where the
+    kernel does not tell it. Raises UserError where a process was killed; any other error is a bug, for the artefact
+    was opened before.
+    """
+    asked = partial(FreshJob, artifact=str(artifact), threads=threads)
+    idle, _ = _fresh(asked(run=False, outcome=str(folder / "idle.json")), name)
+    found, began_ns = _fresh(asked(run=True, outcome=str(folder / "fresh.json")), name)
+    memory = None
+    if found.peak_bytes is not None and idle.peak_bytes is not None:
+        memory = Memory(peak_bytes=found.peak_bytes, runtime_bytes=idle.peak_bytes, gpu_bytes=found.gpu_bytes)
+    answered_ns = found.answered_at_ns
+    return None if answered_ns is None else (answered_ns - began_ns) / 1e6, memory
+
+
+def _fresh(job: FreshJob, name: str) -> tuple[Fresh, int]:
+    """What the process found, and when it was started."""
+    path = Path(job.outcome).with_suffix(".job.json")
+    artifacts.write_json(path, job.model_dump(mode="json"))
+    command = [sys.executable, "-m", "kdeploy.bench.fresh", str(path)]
+    began_ns = time.monotonic_ns()
+    ended = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, **thread_environment(job.threads)},
+        encoding="utf-8",
+        errors="replace",
+    )
+    if ended.returncode != 0:
+        raise _death(ended.returncode, name, ended.stderr)
+    return Fresh.model_validate(artifacts.read_json(Path(job.outcome))), began_ns
 
 
 def _follow(child: subprocess.Popen[str], name: str) -> None:
@@ -67,12 +114,15 @@ def _follow(child: subprocess.Popen[str], name: str) -> None:
             shown = done
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def end_process(child: subprocess.Popen[str]) -> None:
+    """Kill it, with what it started, where it still runs, and close our ends of its pipes."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-    if child.stdout is not None:
-        child.stdout.close()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
 def _error(failure: Failure) -> KdeployError:
@@ -82,9 +132,9 @@ def _error(failure: Failure) -> KdeployError:
     raise RuntimeError(f"{failure.kind}: {failure.message}")
 
 
-def _death(status: int, name: str, stderr: IO[str]) -> Exception:
+def _death(status: int, name: str, stderr: str) -> Exception:
     if status > 0:
-        return RuntimeError(f"the process that measured {name} failed with status {status}:\n{stderr.read()}")
+        return RuntimeError(f"the process that measured {name} failed with status {status}:\n{stderr}")
     cause = signal.Signals(-status).name
     if cause == "SIGKILL":
         why = "memory most likely ran out; try a smaller batch"

@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from kdeploy import bundle, events
 from kdeploy.artifacts import sha256_file
+from kdeploy.bench import measure as measuring
+from kdeploy.bench.energy.base import Found, Meter
 from kdeploy.bench.measure import measure
 from kdeploy.bench.results import Measurement
+from kdeploy.bench.verdict import judge
 from kdeploy.errors import KdeployError, Unavailable, UserError
 from kdeploy.recipe.schema import BenchSpec
 from kdeploy.sources.base import ImageSet
@@ -32,6 +37,20 @@ def labelled(count: int = 400) -> ImageSet:
     labels = models.probabilities(images).argmax(axis=1)
     labels[::7] = (labels[::7] + 1) % 3
     return ImageSet(images, labels, models.CLASSES)
+
+
+def save_product(path: Path, columns: int) -> Path:
+    """1024 numbers times a matrix of `columns` columns."""
+    matrix = np.random.default_rng(0).standard_normal((1024, columns)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "matrix"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1024])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", columns])],
+        [numpy_helper.from_array(matrix, "matrix")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +93,36 @@ def test_a_measurement_is_whole(tmp_path: Path) -> None:
     assert Measurement.model_validate_json(found.model_dump_json()) == found
 
 
+def test_a_fresh_process_says_how_long_a_cold_start_takes_and_what_memory(tmp_path: Path) -> None:
+    ballast = bytearray(256 << 20)  # of ours: what a child takes must not be counted from it
+    found = measure(models.build(tmp_path / "engine"), name="row", role="student", spec=QUICK, data=None)
+    assert found.cold_start_ms is not None
+    assert found.cold_start_ms > found.load_ms + found.first_inference_ms
+    assert found.memory is not None
+    assert 10 << 20 < found.memory.runtime_bytes < len(ballast)
+    assert found.memory.runtime_bytes < found.memory.peak_bytes < len(ballast)
+
+
+def test_the_memory_is_that_of_the_network(tmp_path: Path) -> None:
+    """Eight million weights more are 32 MB more."""
+    small = measure(save_product(tmp_path / "small.onnx", 64), name="s", role="file", spec=QUICK, data=None)
+    large = measure(save_product(tmp_path / "large.onnx", 8192), name="l", role="file", spec=QUICK, data=None)
+    assert small.memory is not None
+    assert large.memory is not None
+    assert large.memory.peak_bytes - small.memory.peak_bytes > 8_000_000 * 4
+
+
+def test_every_measurement_has_a_verdict_and_what_it_rests_on(tmp_path: Path) -> None:
+    spec = BenchSpec(batch=(1, 2), min_time_s=0.02, min_count=64)
+    found = measure(models.build(tmp_path / "engine"), name="row", role="student", spec=spec, data=None)
+    assert found.verdict == judge(found)
+    assert [latency.count >= 64 for latency in found.latency] == [True, True]
+    for latency in found.latency:
+        assert latency.watched is not None
+        assert latency.watched.after.at_s - latency.watched.before.at_s >= latency.duration_s
+        assert latency.watched.after.own_s > latency.watched.before.own_s
+
+
 def test_the_parent_is_not_pinned(tmp_path: Path) -> None:
     before = os.sched_getaffinity(0)
     measure(models.build(tmp_path / "engine"), name="row", role="file", spec=QUICK, data=None)
@@ -103,6 +152,23 @@ def test_a_batch_that_the_file_does_not_take_is_refused(tmp_path: Path) -> None:
     spec = BenchSpec(batch=(1, 8), min_time_s=0.02)
     with pytest.raises(UserError, match="takes batches of 1 only and can't be measured at batch 8"):
         measure(path, name="network", role="file", spec=spec, data=None)
+
+
+def test_a_file_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
+    path = models.save_classifier(tmp_path / "eight.onnx", batch=8)
+    for asked in ((1,), (1, 8)):
+        spec = BenchSpec(batch=asked, min_time_s=0.02)
+        found = measure(path, name="eight", role="file", spec=spec, data=None)
+        assert [latency.batch for latency in found.latency] == [8]
+
+
+def test_weights_beside_a_file_count(tmp_path: Path) -> None:
+    whole = models.save_classifier(tmp_path / "one.onnx")
+    onnx.save(onnx.load(whole), tmp_path / "two.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    found = measure(tmp_path / "two.onnx", name="two", role="file", spec=QUICK, data=None)
+    assert found.size_bytes == (tmp_path / "two.onnx").stat().st_size + (tmp_path / "w").stat().st_size
+    assert found.compressed_bytes is not None
+    assert 0 < found.compressed_bytes < found.size_bytes + 64
 
 
 def test_data_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -173,6 +239,8 @@ def test_ctrl_c_ends_the_child_and_leaves_nothing(tmp_path: Path, temporary: Pat
     path = models.save_classifier(tmp_path / "network.onnx")
     program = f"""
 from pathlib import Path
+from kdeploy.bench import measure as measuring
+from kdeploy.bench.energy.base import Found, Meter
 from kdeploy.bench.measure import measure
 from kdeploy.recipe.schema import BenchSpec
 measure(Path({str(path)!r}), name="n", role="file", spec=BenchSpec(min_time_s=60), data=None)
@@ -198,3 +266,28 @@ def test_the_parent_sleeps(tmp_path: Path) -> None:
     before = time.process_time()
     measure(folder, name="row", role="file", spec=spec, data=None)
     assert time.process_time() - before < 0.5  # of more than two seconds; most of it is reading the samples
+
+
+class Steady(Meter):
+    """Five watts."""
+
+    name, scope, covers, unit = "steady", "wall", "all of it", "joules"
+
+    def read(self) -> float:
+        return 5 * time.monotonic()
+
+
+def test_energy_is_that_of_the_timed_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A meter that counts 5 joules a second: what comes out is 5 watts over the time of the calls."""
+    monkeypatch.setattr(measuring, "find_meters", lambda: Found(meters=(Steady(),), absent={"rapl": "not here"}))
+    folder = models.build(tmp_path / "engine")
+    found = measure(folder, name="row", role="file", spec=BenchSpec(min_time_s=2.5, min_count=64), data=None)
+    (latency,) = found.latency
+    assert latency.energy is not None
+    assert latency.energy.absent == {"rapl": "not here"}
+    (meter,) = latency.energy.meters
+    assert meter.inferences == latency.count
+    assert meter.joules == pytest.approx(5 * meter.seconds, rel=0.02)
+    assert meter.seconds == pytest.approx(latency.duration_s, rel=0.02)
+    assert meter.net_joules_per_inference is not None
+    assert abs(meter.net_joules_per_inference.value) < 0.1 * meter.joules_per_inference.value

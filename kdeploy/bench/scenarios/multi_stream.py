@@ -1,0 +1,35 @@
+"""MultiStream: eight samples a query, one query after another, as in a car with as many cameras."""
+
+from __future__ import annotations
+
+from kdeploy.bench.scenarios._closed_loop import closed_loop
+from kdeploy.bench.scenarios._timeline import Timeline
+from kdeploy.bench.scenarios.base import Load, Scenario, ScenarioResult, Settings, result, too_few, within
+
+_P = 0.99
+_STREAMS = 8
+
+
+class MultiStream(Scenario):
+    """The metric is the 99th percentile of a whole query's latency."""
+
+    name = "multi-stream"
+    official_count = 662
+
+    def samples_per_query(self, settings: Settings) -> int:
+        return _STREAMS
+
+    def measure(self, load: Load) -> tuple[ScenarioResult, Timeline]:
+        timeline = closed_loop(load)
+        found = within(timeline, _P)
+        made = result(
+            load,
+            timeline,
+            scenario=self,
+            metric="p99 latency of 8 samples",
+            unit="ms",
+            value=None if found is None else found.value_ms,
+            reasons=too_few(len(timeline.latency_ns), _P),
+            p=_P,
+        )
+        return made, timeline
