@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from kdeploy import events
-from kdeploy.machine import host, installed
+from kdeploy.machine import boards, conditions, host, installed
+from kdeploy.machine.boards.judging import judge_board, read_power_mode
+from kdeploy.machine.boards.schema import Board
+from kdeploy.machine.findings import Finding as Finding
 
 if TYPE_CHECKING:
     from kdeploy.engines.base import Availability
@@ -18,19 +21,6 @@ if TYPE_CHECKING:
 _NOT_FOR_USERS = frozenset({"dev"})
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-
-
-class Finding(BaseModel):
-    """One thing looked at."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    level: Literal["ok", "note", "problem"]
-    """note: works, but worth knowing; problem: something that should work does not."""
-    what: str
-    detail: str
-    fix: str | None = None
-    """The command, or the advice, that puts it right."""
 
 
 class Diagnosis(BaseModel):
@@ -49,13 +39,19 @@ class Diagnosis(BaseModel):
         return tuple(finding for finding in self.findings if finding.level == "problem")
 
 
-def examine() -> Diagnosis:
-    """Look at this machine and at what is installed. Never raises for what it finds broken."""
+def examine(board: str | None = None) -> Diagnosis:
+    """Look at this machine and at what is installed. Never raises for what it finds broken.
+
+    board: the name or file of a profile that it is compared with; None: that of the board which it is, if one is known.
+    Raises a UserError for a profile that there is not, or can't be read.
+    """
+    asked = None if board is None else boards.find(board)
     with events.task("Looking at this machine and what is installed"):
         machine = host.fingerprint()
         findings = [
             *judge_machine(machine),
             *judge_processor(host.instruction_sets(), machine["architecture"]),
+            *_against_profile(asked, machine),
             judge_python(sys.version_info[:2]),
             *judge_onnxruntime(installed.onnxruntime_distributions(), installed.onnxruntime()),
             *judge_engines(_engines()),
@@ -63,6 +59,14 @@ def examine() -> Diagnosis:
             *judge_extras(installed.missing_by_extra(installed.own_requirements())),
         ]
     return Diagnosis(machine=machine, findings=tuple(findings))
+
+
+def _against_profile(asked: Board | None, machine: Mapping[str, Any]) -> Iterator[Finding]:
+    known = boards.recognise(machine)
+    board = asked or known
+    if board is not None:
+        same = known is not None and known.name == board.name
+        yield from judge_board(board, machine, conditions.read(), read_power_mode(), recognised=same)
 
 
 def judge_machine(machine: Mapping[str, Any]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdeploy.machine.processor import Processor, parse_cpuinfo
 
-_PACKAGES = ("numpy", "onnxruntime", "torch")
+_PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "torch")
 _QEMU_USER = "qemu-"
 
 
@@ -70,6 +70,7 @@ def fingerprint() -> dict[str, Any]:
         "os": _os_name(),
         "python": platform.python_version(),
         "packages": {name: installed_version(name) for name in _PACKAGES},
+        "nvidia_driver": _read("/sys/module/nvidia/version"),
         "container": container(),
         "virtual_machine": cpu.virtual,
         "emulation": emulation(cpu, platform.machine(), [_read("/proc/1/cmdline"), _parent_command()]),

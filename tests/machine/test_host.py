@@ -19,6 +19,8 @@ def test_fingerprint_is_json_and_of_this_machine():
     assert set(fingerprint["instruction_sets"]) == machine.instruction_sets()
     assert fingerprint["packages"]["numpy"] == host.installed_version("numpy")
     assert len(fingerprint["load_average"]) == 3
+    assert {"openvino", "tensorrt"} <= set(fingerprint["packages"])
+    assert fingerprint["nvidia_driver"] is None or fingerprint["nvidia_driver"][0].isdigit()
 
 
 def test_usable_cores_respect_the_affinity_mask():
