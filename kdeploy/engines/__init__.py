@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from kdeploy.engines._checks import in_precision
 from kdeploy.engines._folder import read_manifest, write_manifest
 from kdeploy.engines._options import parse
 from kdeploy.engines.base import Engine, Precision, Session
 from kdeploy.errors import Unavailable, UserError, nearest
 from kdeploy.plugins import is_subclass
 
-__all__ = ["check", "find", "names", "open_engine", "read_manifest", "require", "write_manifest"]
+__all__ = ["check", "find", "in_precision", "names", "open_engine", "read_manifest", "require", "write_manifest"]
 
 
 def names() -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from kdeploy.engines._options import Options
+from kdeploy.errors import UserError
 
 Precision = Literal["float32", "float16", "bfloat16", "int8", "mixed"]
 MANIFEST = "manifest.json"
@@ -84,6 +87,55 @@ class Manifest(BaseModel):
     """Versions, how the outputs compare with the graph's, operators by precision."""
 
 
+@dataclass(frozen=True)
+class LayerTimes:
+    """What a runtime's own profiler says of one layer.
+
+    name: the graph's node, where the runtime lets it be known, else the runtime's own name. operator: in the runtime's
+    words. precision: as `numpy.dtype.name` spells it, None where it is not told. provider: what computes it. times_us:
+    one a call, or one for each `Profile.grouped` calls. fused: further nodes of the graph that it computes.
+    """
+
+    name: str
+    operator: str
+    precision: str | None
+    provider: str
+    times_us: tuple[float, ...]
+    fused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An engine's time by layer, from its runtime's own profiler."""
+
+    profiler: str
+    """Which, with its version."""
+    calls: int
+    """Inferences that were profiled, after a warm-up."""
+    layers: tuple[LayerTimes, ...]
+    """In the order in which they are computed."""
+    profiled_us: tuple[float, ...]
+    """Whole calls, the clock read around each, while the profiler was on. Empty: not to be had of this profiler."""
+    plain_us: tuple[float, ...]
+    """Whole calls without the profiler: what it costs shows between the two."""
+    grouped: int = 1
+    """Each of a layer's times is the mean of so many calls; `calls`: the profiler's own median of all."""
+    resolution_us: float = 0.0
+    """The profiler cuts times off to multiples of this; 0: it does not."""
+    notes: tuple[str, ...] = ()
+    """What must be known to read it: sentences."""
+
+
+@dataclass(frozen=True)
+class InParts:
+    """One inference, and how long its parts took, in nanoseconds."""
+
+    outputs: NDArray[np.float32]
+    inference_ns: int
+    copies_ns: int | None
+    """Into the engine's buffers and out of them; None: not to be told apart from the inference."""
+
+
 class Session(ABC):
     """An engine opened and ready to run. Use as a context manager."""
 
@@ -94,6 +146,12 @@ class Session(ABC):
         images: uint8 `[B, H, W, C]` where preprocessing is in the graph, else float32 `[B, C, H, W]`,
         normalised. Returns float32 `[B, classes]`; synchronised, so the clock may be read around the call.
         """
+
+    def run_in_parts(self, images: NDArray[Any]) -> InParts:
+        """As `run`, on the clock; an engine that knows its copies tells them apart."""
+        start = time.perf_counter_ns()
+        outputs = self.run(images)
+        return InParts(outputs, time.perf_counter_ns() - start, None)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -136,3 +194,17 @@ class Engine(ABC):
     @abstractmethod
     def open(self, folder: Path, manifest: Manifest, threads: int) -> Session:
         """Open a built engine with this many threads."""
+
+    def profile(
+        self, folder: Path, manifest: Manifest, threads: int, inputs: Sequence[NDArray[Any]], calls: int
+    ) -> Profile:
+        """Run a built engine so often on the inputs in turn, with its runtime's own profiler on.
+
+        inputs: of one shape, as `Session.run` takes them. A profiler slows what it watches, so this belongs into
+        another process than a measurement. Raises what `open` does, and UserError where the engine tells no times by
+        layer.
+        """
+        raise UserError(
+            f"{folder} can't be profiled by layer: the engine {self.name} tells no times of its layers. "
+            "Profile an engine of onnxruntime, openvino or tensorrt."
+        )

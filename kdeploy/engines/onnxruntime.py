@@ -5,17 +5,21 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
 
 from kdeploy import artifacts, events
 from kdeploy.engines._checks import Operators, compare, in_precision, match, require_opset, seeded_images
 from kdeploy.engines._folder import complete, copy_in
 from kdeploy.engines._onnxruntime_options import FOR_ONE_PROCESSOR, OnnxRuntimeOptions
+from kdeploy.engines._onnxruntime_profile import profile
 from kdeploy.engines._onnxruntime_session import OnnxSession, Opening
 from kdeploy.engines._options import Options, parse
-from kdeploy.engines.base import Availability, Engine, Manifest, Precision
+from kdeploy.engines.base import Availability, Engine, Manifest, Precision, Profile
 from kdeploy.errors import UserError
 from kdeploy.machine import installed, instruction_sets
 
@@ -106,6 +110,18 @@ class OnnxRuntime(Engine):
     def open_reference(self, path: Path) -> OnnxSession:
         """Open an ONNX file without any optimisation of its graph: what other engines are compared with."""
         return Opening(path, 1, OnnxRuntimeOptions(), "none").session()
+
+    def profile(
+        self, folder: Path, manifest: Manifest, threads: int, inputs: Sequence[NDArray[Any]], calls: int
+    ) -> Profile:
+        """Times by node from ONNX Runtime's own trace; see `Engine.profile`."""
+        with closing(self.open(folder, manifest, threads)) as session:
+            return profile(session, inputs, calls)
+
+    def profile_file(self, path: Path, threads: int, inputs: Sequence[NDArray[Any]], calls: int) -> Profile:
+        """As `profile`, of an ONNX file that has no manifest."""
+        with closing(self.open_file(path, threads)) as session:
+            return profile(session, inputs, calls)
 
     def _options(self, manifest: Manifest) -> OnnxRuntimeOptions:
         return parse(OnnxRuntimeOptions, manifest.options, self.name)

@@ -96,6 +96,37 @@ def save_quantised(path: Path, *, name: str = "image") -> Path:
     return path
 
 
+def save_convolutions(path: Path, *, batch: int | str = "batch") -> Path:
+    """float32 `[B, 1, 8, 8]` to logits through two convolutions, the nodes named as kdeploy's export names them."""
+    random = np.random.default_rng(5)
+    constants = {
+        "conv1.weight": random.standard_normal((16, 1, 3, 3)),
+        "conv2.weight": random.standard_normal((16, 16, 3, 3)) / 12,
+        "fc.weight": random.standard_normal((16, len(CLASSES))),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "conv1.weight"], ["a"], name="network.conv1/Conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], name="network/Relu"),
+        helper.make_node("Conv", ["b", "conv2.weight"], ["c"], name="network.conv2/Conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c", "b"], ["d"], name="network/Add"),
+        helper.make_node("Relu", ["d"], ["e"], name="network/Relu_2"),
+        helper.make_node("GlobalAveragePool", ["e"], ["f"], name="network.pool/GlobalAveragePool"),
+        helper.make_node("Flatten", ["f"], ["g"], name="network/Flatten"),
+        helper.make_node("MatMul", ["g", "fc.weight"], ["logits"], name="network.fc/MatMul"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 1, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, len(CLASSES)])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
 def manifest(*, in_graph: bool = True, **changes: object) -> Manifest:
     """What is known of the classifier before its engine is built."""
     known = Manifest(

@@ -22,6 +22,7 @@ _BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt
         "kdeploy.bench.artifacts",
         "kdeploy.bench.measure",
         "kdeploy.bench.child",
+        "kdeploy.bench.profiling_child",
     ],
 )
 def test_imports_where_only_numpy_is_installed(module: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdeploy import engines
+from kdeploy.engines._onnx_file import weight_files
 from kdeploy.engines.onnxruntime import MODEL, OnnxRuntime
 from kdeploy.errors import GateFailed, UserError
 from tests.engines import models
@@ -155,3 +156,46 @@ def test_the_newest_opset_is_taken_and_a_newer_one_refused(tmp_path: Path) -> No
 def test_the_shipped_file_is_the_exported_one(source: Path, tmp_path: Path) -> None:
     OnnxRuntime().build(source, tmp_path / "engine", models.manifest())
     assert (tmp_path / "engine" / MODEL).read_bytes() == source.read_bytes()
+
+
+def save_finder(path: Path) -> Path:
+    """Where a number is above 0: as a detector, it finds now more and now less."""
+    nodes = [helper.make_node("Relu", ["x"], ["above"]), helper.make_node("NonZero", ["above"], ["found"])]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    output = helper.make_tensor_value_info("found", TensorProto.INT64, [4, "count"])
+    graph = helper.make_graph(nodes, "finder", [given], [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_outputs_whose_size_depends_on_the_data(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    with OnnxRuntime().open_file(save_finder(tmp_path / "finder.onnx"), 1) as session:
+        for share in (0.9, 0.1, 0.0, 0.5):
+            images = (draw.random((1, 3, 8, 8)) < share).astype(np.float32)
+            assert session.run(images).shape == (4, int(images.sum()))
+            parts = session.run_in_parts(images)
+            assert parts.outputs.shape == (4, int(images.sum()))
+            assert parts.copies_ns is None
+
+
+def test_a_first_output_that_is_no_tensor_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    nodes = [helper.make_node("SplitToSequence", ["x"], ["parts"], axis=1)]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    output = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "splitter", [given], [output])
+    path = tmp_path / "splitter.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    with OnnxRuntime().open_file(path, 1) as session, pytest.raises(UserError, match="'parts', is a list; kdeploy"):
+        session.run(np.zeros((1, 4), np.float32))
+
+
+def test_weights_beside_the_file_are_found_without_onnx(tmp_path: Path) -> None:
+    path = models.save_classifier(tmp_path / "one.onnx")
+    assert weight_files(path) == []
+    onnx.save(onnx.load(path), tmp_path / "two.onnx", save_as_external_data=True, location="two.data", size_threshold=0)
+    assert weight_files(tmp_path / "two.onnx") == [tmp_path / "two.data"]
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    assert weight_files(tmp_path / "bad.onnx") == []
+    with pytest.raises(UserError, match="There is no file"):
+        weight_files(tmp_path / "absent.onnx")

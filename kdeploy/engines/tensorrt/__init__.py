@@ -7,12 +7,17 @@ asked for says so in a log line at most.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
 
 from kdeploy import events
 from kdeploy.engines._checks import match
-from kdeploy.engines.base import Availability, Engine, Manifest, Session
+from kdeploy.engines._profiling import timed_after_warm_up
+from kdeploy.engines.base import Availability, Engine, Manifest, Profile, Session
 from kdeploy.engines.tensorrt import trtexec, versions
 from kdeploy.engines.tensorrt.options import Options, parse
 from kdeploy.errors import Unavailable, UserError
@@ -77,6 +82,20 @@ class TensorRT(Engine):
             session.close()
             raise
         return session
+
+    def profile(
+        self, folder: Path, manifest: Manifest, threads: int, inputs: Sequence[NDArray[Any]], calls: int
+    ) -> Profile:
+        """Times by layer from TensorRT's profiler, through the Python API, else `trtexec`; see `Engine.profile`."""
+        from kdeploy.engines.tensorrt import profiling
+
+        asked = parse(manifest.options)
+        if _python_lacks() is None:
+            with closing(self.open(folder, manifest, threads)) as session:
+                plain = timed_after_warm_up(session.run, inputs, calls)
+            weights = folder / "model.onnx" if asked.strip_weights else None
+            return profiling.with_python(folder / manifest.model, asked, weights, inputs, calls, plain)
+        return profiling.with_trtexec(trtexec.require(), folder, manifest, asked, inputs, calls)
 
 
 def highest_opset(version: str | None = None) -> int:

@@ -29,16 +29,23 @@ _TYPES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 """From the lowest precision to the highest: what multiplies is the lowest that a layer reads."""
 _TF32 = "tf32"
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+"""In a layer's Metadata, one after the other with control characters between them."""
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an engine. precision: of what it multiplies, None where it does not, or does not say."""
+    """One layer of an engine.
+
+    precision: of what it multiplies, None where it does not, or does not say. nodes: those of the ONNX file that it
+    computes, where it says.
+    """
 
     name: str
     kind: str
     precision: str | None
+    nodes: tuple[str, ...] = ()
 
     @property
     def operator(self) -> str:
@@ -60,7 +67,13 @@ def parse(text: str) -> tuple[Layer, ...]:
             "TensorRT's engine inspector gave names alone; the engine was not built with detailed profiling verbosity."
         )
     return tuple(
-        Layer(str(layer.get("Name", "")), str(layer.get("LayerType", "")), _precision(layer)) for layer in listed
+        Layer(
+            str(layer.get("Name", "")),
+            str(layer.get("LayerType", "")),
+            _precision(layer),
+            tuple(_NODE.findall(str(layer.get("Metadata", "")))),
+        )
+        for layer in listed
     )
 
 

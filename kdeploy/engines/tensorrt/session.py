@@ -85,6 +85,10 @@ class TensorRTSession(Session):
         text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         return text
 
+    def watch(self, profiler: Any) -> None:
+        """Tell `profiler` (`listeners.make_profiler`) each layer's time, from the next run on."""
+        self.context.profiler = profiler
+
     def close(self) -> None:
         """Give back the graph, the memory and the stream, then the engine."""
         self._drop_graph()

@@ -103,7 +103,7 @@ def build_arguments(
     if timings is not None:
         arguments.append(f"--timingCacheFile={timings}")
     arguments += _wanted(options, version)
-    checked(_opening(model, options), version)
+    checked(opening(model, options), version)
     return checked(arguments, version)
 
 
@@ -141,7 +141,7 @@ def read_back(
     name = _quoted(graph.input.name)
     arguments = [f"--loadEngine={plan}", f"--loadInputs={name}:{source}", f"--exportOutput={answer}"]
     arguments += [f"--exportLayerInfo={layers}", "--profilingVerbosity=detailed"]
-    arguments += ["--iterations=1", "--duration=0", "--warmUp=0", *_opening(model, options)]
+    arguments += ["--iterations=1", "--duration=0", "--warmUp=0", *opening(model, options)]
     if None in graph.input.sizes:
         arguments.append(f"--shapes={shape_of(graph.input.name, images.shape)}")
     run(trtexec, checked(arguments, trtexec.version), what=f"run {plan}")
@@ -172,8 +172,8 @@ def shape_of(name: str, sizes: Sequence[int | None]) -> str:
     return f"{_quoted(name)}:{'x'.join(str(size) for size in sizes)}"
 
 
-def _opening(model: Path, options: Options) -> list[str]:
-    """What a plan needs to be opened as well as built."""
+def opening(model: Path, options: Options) -> list[str]:
+    """What a plan needs to be opened as well as built; `model`: where the weights of a plan without them are."""
     flags = [] if options.dla_core is None else [f"--useDLACore={options.dla_core}"]
     return [*flags, f"--refitFromOnnx={model}"] if options.strip_weights else flags
 

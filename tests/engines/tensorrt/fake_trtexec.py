@@ -18,6 +18,14 @@ Compute Capability: 8.7
 SMs: 8
 """
 
+PROFILE = """[
+  { "count" : 81 }
+, { "name" : "stem", "timeMs" : 20.5, "averageMs" : 0.253, "medianMs" : 0.25, "percentage" : 82.2 }
+, { "name" : "head", "timeMs" : 4.4, "averageMs" : 0.0545, "medianMs" : 0.05, "percentage" : 17.8 }
+]
+"""
+"""As the real one writes it (`sampleReporting.cpp` of NVIDIA/TensorRT)."""
+
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -42,6 +50,7 @@ contents = {
     "timingCacheFile": "timings",
     "exportLayerInfo": json.dumps(told["layers"]),
     "exportOutput": told["answer"] if isinstance(told["answer"], str) else json.dumps(told["answer"]),
+    "exportProfile": told["profile"],
     "exportTimes": json.dumps([{"latencyMs": 0.5}, {"latencyMs": 0.25}]),
 }
 for option, content in contents.items():
@@ -59,6 +68,7 @@ def install(
     model: Path | None = None,
     text: str | None = None,
     fail: str = "",
+    profile: str = PROFILE,
 ) -> Path:
     """Write the script `trtexec` into `folder`; it answers the check's images as `model` does, or `text`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +84,7 @@ def install(
         },
         "answer": answer(model) if model else text,
         "fail": fail,
+        "profile": profile,
     }
     (folder / "told.json").write_text(json.dumps(told))
     script = folder / "trtexec"

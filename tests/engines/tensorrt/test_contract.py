@@ -28,6 +28,7 @@ MUST_BE_SEEN = {
     "ICudaEngine.get_tensor_mode",
     "ICudaEngine.get_tensor_profile_shape",
     "IExecutionContext.execute_async_v3",
+    "IExecutionContext.profiler",
     "IOptimizationProfile.set_shape",
     "ITimingCache.serialize",
     "OnnxParser.parse_from_file",
@@ -114,6 +115,7 @@ def test_the_listeners_override_real_methods(surface: dict[str, Any]) -> None:
         ("IProgressMonitor", "phase_start"): ["self", "phase_name", "parent_phase", "num_steps"],
         ("IProgressMonitor", "step_complete"): ["self", "phase_name", "step"],
         ("IProgressMonitor", "phase_finish"): ["self", "phase_name"],
+        ("IProfiler", "report_layer_time"): ["self", "layer_name", "ms"],
     }
     for (owner, method), arguments in wanted.items():
         (declared,) = surface[owner]["methods"][method]

@@ -32,6 +32,7 @@ def test_everything_recorded_was_derived_from_the_source(world: World, surface: 
     asked = {"cuda_graph": True, "strip_weights": True, "workspace_mib": 64, "version_compatible": True}
     with engines.open_engine(build(tmp_path / "engine", **asked), threads=1) as session:
         session.run(images(2))
+    engines.find("tensorrt").profile(tmp_path / "engine", engines.read_manifest(tmp_path / "engine"), 1, [images(2)], 8)
     derived = {use.name.removeprefix("tensorrt.") for use in uses.of_tensorrt(surface)}
     assert {name for name, _ in world.double.calls} <= derived
 
