@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -24,8 +25,8 @@ class Column:
     """A smaller addition to the text: the interval of an accuracy."""
 
 
-NLL, ECE = "NLL", "ECE"
-"""The columns of likelihood and calibration error: `columns_for` says which tables have them."""
+NLL, ECE, MEMORY = "NLL", "ECE", "memory"
+"""The columns of likelihood, calibration error and memory: `columns_for` says which tables have them."""
 
 COLUMNS: tuple[Column, ...] = (
     Column(
@@ -63,6 +64,7 @@ COLUMNS: tuple[Column, ...] = (
         lambda row: row.p50_ms,
         lambda row: figures.milliseconds(row.p50_ms),
         "lowest",
+        lambda row: figures.spread(row.p50_ms, row.p50_low_ms, row.p50_high_ms),
     ),
     Column(
         "p99",
@@ -70,6 +72,7 @@ COLUMNS: tuple[Column, ...] = (
         lambda row: row.p99_ms,
         lambda row: figures.milliseconds(row.p99_ms),
         "lowest",
+        lambda row: figures.spread(row.p99_ms, row.p99_low_ms, row.p99_high_ms),
     ),
     Column(
         "faster",
@@ -91,6 +94,13 @@ COLUMNS: tuple[Column, ...] = (
         lambda row: row.size_ratio,
         lambda row: figures.ratio(row.size_ratio),
         "highest",
+    ),
+    Column(
+        MEMORY,
+        "Peak resident set of a process that only loads and runs it, with its runtime",
+        lambda row: row.memory_bytes,
+        lambda row: figures.size(row.memory_bytes),
+        "lowest",
     ),
     Column(
         "params",
@@ -157,20 +167,30 @@ AGGREGATE_COLUMNS: tuple[AggregateColumn, ...] = (
     _mean_column("faster", lambda row: row.latency_ratio, figures.ratio, "highest", _plain_interval),
     _mean_column("size", lambda row: row.size_bytes, figures.size, "lowest", _no_interval),
     _mean_column("smaller", lambda row: row.size_ratio, figures.ratio, "highest", _no_interval),
+    _mean_column(MEMORY, lambda row: row.memory_bytes, figures.size, "lowest", _no_interval),
 )
 
 
 AnyColumn = TypeVar("AnyColumn", Column, AggregateColumn)
 
 
-def columns_for(columns: Sequence[AnyColumn], rows: Sequence[Row | AggregateRow]) -> list[AnyColumn]:
-    """The columns of a table of these rows: with likelihood and calibration error where it has several teachers.
+_FURTHER_TEACHER = re.compile(r"teacher-\d")
+"""A letter there would be that of a run beside others."""
 
-    Those two are what an ensemble is for; in the tables of one teacher they would only take up room. The figures are
-    in every run's JSON.
+
+def columns_for(columns: Sequence[AnyColumn], rows: Sequence[Row | AggregateRow]) -> list[AnyColumn]:
+    """The columns of a table of these rows.
+
+    With likelihood and calibration error where it has several teachers: those two are what an ensemble is for, and in
+    the tables of one teacher they would only take up room. With memory where that was measured. The figures are in
+    every run's JSON.
     """
-    several = any(row.role.startswith("teacher-") for row in rows)
-    return [column for column in columns if several or column.title not in (NLL, ECE)]
+    left_out = set()
+    if not any(_FURTHER_TEACHER.match(row.role) for row in rows):
+        left_out |= {NLL, ECE}
+    if all(row.memory_bytes is None for row in rows):
+        left_out |= {MEMORY}
+    return [column for column in columns if column.title not in left_out]
 
 
 def heading(title: str) -> str:

@@ -62,6 +62,46 @@ class Gate(Part):
     passed: bool
 
 
+class LayerCost(BaseModel):
+    """What int8 costs in one layer alone, of what `quantize.sensitivity.LayerCost` holds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    layer: str
+    operator: str
+    divergence: float
+    """Mean Kullback-Leibler divergence of the probabilities from float32's, in nats."""
+    same_class: float
+    """Share of images of which float32's class is named."""
+    accuracy_points: float | None
+
+
+class Sensitivity(Part):
+    """Each layer of a network in int8, the others in float32; in the order in which they are computed."""
+
+    name: str
+    """The network, and the scheme or file: "student, x86-vnni"."""
+    layers: tuple[LayerCost, ...]
+    kept_float32: tuple[str, ...] = ()
+    """Layers that stay in float32 in the mixed file that this was measured for."""
+
+
+class Made(Part):
+    """A file, and what it was made from, both by hash."""
+
+    name: str
+    """What it is: "teacher", "student · ONNX int8", ..."""
+    file: str
+    """Its path in the run folder, or where it came from."""
+    sha256: str
+    stage: str | None
+    """Which stage made it; None: it came from outside."""
+    made_from: tuple[str, ...]
+    """Files of the same list."""
+    ships: bool = False
+    """Whether it is a bundle, or something that a bundle was made from."""
+
+
 class Stage(Part):
     """A stage of the run and what it made."""
 
@@ -89,6 +129,8 @@ class ReportData(Part):
     """Key of the row that the student's bundle holds; None: nothing was packed."""
     also_shipped: tuple[str, ...] = ()
     """The same of further students' bundles."""
+    baselines: dict[str, str] = {}
+    """What each shipped row replaces, where several runs stand beside each other; otherwise `baseline`."""
     rows: tuple[Row, ...]
     seeds: tuple[AggregateRow, ...] = ()
     """Means, where several seeds were run."""
@@ -107,7 +149,12 @@ class ReportData(Part):
     int8_failures: tuple[str, ...] = ()
     """Where int8 is slower or less accurate than float32: sentences."""
     provenance: tuple[Stage, ...]
+    lineage: tuple[Made, ...] = ()
+    """From checkpoints and teachers to engines and bundles; whatever a file was made from stands before it."""
+    sensitivity: tuple[Sensitivity, ...] = ()
     machine: dict[str, Any]
+    further_machines: dict[str, dict[str, Any]] = {}
+    """Of runs beside the first, by their letter, where they were made on another machine."""
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What the procedure has to say of its networks: sentences."""

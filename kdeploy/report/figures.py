@@ -20,6 +20,13 @@ def milliseconds(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else significant(value)
 
 
+def spread(value: float | None, low: float | None, high: float | None) -> str:
+    """The farther end of an interval, as a share of the value: "±0.8 %"; empty where there is none."""
+    if value is None or low is None or high is None or value <= 0:
+        return ""
+    return f"±{100 * max(value - low, high - value) / value:.1f} %"
+
+
 def nats(value: float | None) -> str:
     """A log-likelihood with three decimals: "0.670"."""
     return NOT_AVAILABLE if value is None else f"{value:.3f}"

@@ -34,9 +34,8 @@ class Headline:
 def headlines(report: ReportData) -> list[Headline]:
     """The shipped engines, each against the baseline; none where nothing ships or the baseline itself does."""
     rows = {row.key: row for row in report.rows}
-    theirs = rows.get(report.baseline)
-    shipped = [rows[key] for key in shipped_rows(report) if key in rows]
-    return [_headline(ours, theirs) for ours in shipped if theirs is not None and ours != theirs]
+    pairs = [(rows.get(key), rows.get(report.baselines.get(key, report.baseline))) for key in shipped_rows(report)]
+    return [_headline(ours, theirs) for ours, theirs in pairs if ours and theirs and ours != theirs]
 
 
 def shipped_rows(report: ReportData) -> list[str]:

@@ -68,7 +68,9 @@ def machine_lines(machine: Mapping[str, Any], **more: str) -> str:
         "memory": figures.size(machine.get("memory_bytes")),
         "virtual machine": "yes" if machine.get("virtual_machine") else "no",
         "system": f"{machine.get('os')}, Linux {machine.get('kernel')}, Python {machine.get('python')}",
-        "packages": ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items()),
+        "packages": ", ".join(
+            f"{name} {version}" for name, version in machine.get("packages", {}).items() if version is not None
+        ),
         **more,
     }
     return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())

@@ -41,6 +41,11 @@ class Row(BaseModel):
     """Batch 1."""
     p99_ms: float | None
     """Batch 1; None: too few calls to support it."""
+    p50_low_ms: float | None = None
+    """99 % interval, here and of p99, from order statistics."""
+    p50_high_ms: float | None = None
+    p99_low_ms: float | None = None
+    p99_high_ms: float | None = None
     size_bytes: int
     parameters: int | None
     macs: int | None
@@ -54,6 +59,14 @@ class Row(BaseModel):
     """Mean of -log p(label), in nats, on the images of `accuracy`."""
     calibration_error: float | None = None
     """Expected calibration error over 15 bins, a share."""
+    memory_bytes: int | None = None
+    """Peak resident set of a process that only runs it."""
+    valid: bool | None = None
+    """The verdict on the measurement; None: nobody judged it."""
+    reasons: tuple[str, ...] = ()
+    """Why it is not valid."""
+    warnings: tuple[str, ...] = ()
+    """What speaks against it without proof, and what the machine does not let us read."""
 
 
 def rows_from(measurements: Sequence[Measurement], *, baseline: str) -> list[Row]:
@@ -93,6 +106,7 @@ def _place(measurement: Measurement) -> tuple[int, str, bool, str, int]:
 def _row(measurement: Measurement, baseline: Measurement) -> Row:
     accuracy = measurement.accuracy
     latency, reference = batch_one(measurement), batch_one(baseline)
+    p50, p99 = (latency.p50, latency.p99) if latency else (None, None)
     return Row(
         key=measurement.name,
         name=display_name(measurement),
@@ -103,8 +117,12 @@ def _row(measurement: Measurement, baseline: Measurement) -> Row:
         accuracy_low=accuracy.low if accuracy else None,
         accuracy_high=accuracy.high if accuracy else None,
         samples=accuracy.samples if accuracy else None,
-        p50_ms=latency.p50.value_ms if latency else None,
-        p99_ms=latency.p99.value_ms if latency and latency.p99 else None,
+        p50_ms=p50.value_ms if p50 else None,
+        p99_ms=p99.value_ms if p99 else None,
+        p50_low_ms=p50.low_ms if p50 else None,
+        p50_high_ms=p50.high_ms if p50 else None,
+        p99_low_ms=p99.low_ms if p99 else None,
+        p99_high_ms=p99.high_ms if p99 else None,
         size_bytes=measurement.size_bytes,
         parameters=measurement.parameters,
         macs=measurement.macs,
@@ -113,12 +131,16 @@ def _row(measurement: Measurement, baseline: Measurement) -> Row:
         agreement_with_teacher=_agreement(measurement, baseline) if baseline.role == "teacher" else None,
         negative_log_likelihood=accuracy.negative_log_likelihood if accuracy else None,
         calibration_error=accuracy.calibration_error if accuracy else None,
+        memory_bytes=measurement.memory.peak_bytes if measurement.memory else None,
+        valid=measurement.verdict.valid if measurement.verdict else None,
+        reasons=measurement.verdict.reasons if measurement.verdict else (),
+        warnings=measurement.verdict.warnings if measurement.verdict else (),
     )
 
 
 def _agreement(measurement: Measurement, teacher: Measurement) -> float | None:
     ours, theirs = measurement.accuracy, teacher.accuracy
-    if ours is None or theirs is None or (ours.split, ours.samples) != (theirs.split, theirs.samples):
+    if ours is None or theirs is None or not ours.of_the_same_data(theirs):
         return None
     same = sum(a == b for a, b in zip(ours.predictions, theirs.predictions, strict=True))
     return same / ours.samples

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from pydantic import BaseModel, ConfigDict
 
+from kdeploy.bench.statistics import t_quantile
 from kdeploy.report.rows import Row
 
 
@@ -46,6 +47,7 @@ class AggregateRow(BaseModel):
     macs: int | None
     negative_log_likelihood: Mean | None = None
     calibration_error: Mean | None = None
+    memory_bytes: Mean | None = None
 
 
 def aggregate(rows_per_seed: Sequence[Sequence[Row]]) -> list[AggregateRow]:
@@ -81,39 +83,6 @@ def mean_of(values: Sequence[float]) -> Mean:
     return Mean(value=centre, low=centre - reach, high=centre + reach, seeds=len(values))
 
 
-def t_quantile(probability: float, degrees: int) -> float:
-    """The quantile of Student's t distribution for a probability in (0.5, 1), exact to 1e-12 relative.
-
-    Bisection on the closed form for whole degrees of freedom (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
-    """
-    low, high = 0.0, 1.0
-    while _t_within(high, degrees) < 2 * probability - 1:
-        low, high = high, 2 * high
-    while high - low > 1e-13 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        if _t_within(middle, degrees) < 2 * probability - 1:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _t_within(t: float, degrees: int) -> float:
-    """P(|T| <= t)."""
-    angle = math.atan2(t, math.sqrt(degrees))
-    cosine = math.cos(angle)
-    odd = degrees % 2
-    total, term = 0.0, cosine if odd else 1.0
-    for step in range(degrees // 2):
-        total += term
-        term *= cosine**2 * (2 * step + 1 + odd) / (2 * step + 2 + odd)
-    if odd:
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * total
-
-
 def _aggregate_row(rows: Sequence[Row]) -> AggregateRow:
     def mean(figure: Callable[[Row], float | None]) -> Mean | None:
         values = [value for value in map(figure, rows) if value is not None]
@@ -139,4 +108,5 @@ def _aggregate_row(rows: Sequence[Row]) -> AggregateRow:
         macs=first.macs,
         negative_log_likelihood=mean(lambda row: row.negative_log_likelihood),
         calibration_error=mean(lambda row: row.calibration_error),
+        memory_bytes=mean(lambda row: row.memory_bytes),
     )

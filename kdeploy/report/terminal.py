@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -11,19 +11,21 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, NLL, AnyColumn, best_of, columns_for
+from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, MEMORY, NLL, AnyColumn, best_of, columns_for
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
+_BESIDE = ("accuracy",)
+"""Columns whose interval stands beside the figure where there is room; those of the others stand below."""
 _WIDE = 100
 """Narrower terminals get the intervals below the accuracies."""
 _MEDIUM = 90
 """Still narrower ones are not shown these columns, which the report has."""
 _LEFT_OUT_FIRST = ("agrees", "smaller")
-_LIKELIHOOD = 13
-"""What the columns of likelihood and calibration take up, in the tables that have them."""
+_LIKELIHOOD, _MEMORY = 13, 9
+"""What the columns of likelihood and calibration, and that of memory, take up in the tables that have them."""
 _NARROW = 80
-"""With less for the others, these two are left out as well."""
+"""With less for the others in such a table, these two are left out as well."""
 _LEFT_OUT_THEN = ("params", "MACs")
 
 
@@ -36,6 +38,7 @@ class ResultTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns, width = _fitting(columns_for(COLUMNS, self.rows), options.max_width)
         yield _table(self.rows, columns, " " if width >= _WIDE else "\n", _caption(self.rows))
+        yield from _verdicts(self.rows)
 
 
 class AggregateTable:
@@ -51,13 +54,24 @@ class AggregateTable:
 
 
 def _fitting(columns: Sequence[AnyColumn], width: int) -> tuple[list[AnyColumn], int]:
-    """The columns that a terminal has room for, and its width without likelihood and calibration."""
-    likelihood = any(column.title == NLL for column in columns)
-    rest = width - _LIKELIHOOD if likelihood else width
+    """The columns that a terminal has room for, and its width without those that only some tables have."""
+    titles = {column.title for column in columns}
+    extra = _LIKELIHOOD * (NLL in titles) + _MEMORY * (MEMORY in titles)
+    rest = width - extra
     left_out: tuple[str, ...] = _LEFT_OUT_FIRST if rest < _MEDIUM else ()
-    if likelihood and rest < _NARROW:
+    if extra and rest < _NARROW:
         left_out += _LEFT_OUT_THEN
     return [column for column in columns if column.title not in left_out], rest
+
+
+def _verdicts(rows: Sequence[Row]) -> Iterator[Text]:
+    """Under the table: which measurements are not to be believed and why, and the warnings of all."""
+    for row in rows:
+        if row.valid is False:
+            yield Text.assemble(("INVALID ", "bold red"), f"{row.name}: {'; '.join(row.reasons)}")
+    unread = list(dict.fromkeys(warning for row in rows for warning in row.warnings))
+    if unread:
+        yield Text.assemble(("warning ", "bold yellow"), "; ".join(unread))
 
 
 def _table(rows: Sequence[Any], columns: Sequence[Any], between: str, caption: str) -> Table:
@@ -69,7 +83,7 @@ def _table(rows: Sequence[Any], columns: Sequence[Any], between: str, caption: s
     best = [best_of([column.value(row) for row in rows], column.best) for column in columns]
     for place, row in enumerate(rows):
         cells = [
-            _cell(column.text(row), column.note(row), place in winners, between)
+            _cell(column.text(row), column.note(row), place in winners, between if column.title in _BESIDE else "\n")
             for column, winners in zip(columns, best, strict=True)
         ]
         table.add_row(Text(row.name), *cells)
@@ -88,5 +102,7 @@ def _caption(rows: Sequence[Row]) -> str:
     samples = sorted({row.samples for row in rows if row.samples is not None})
     counts = ", ".join(f"{count:,}" for count in samples)
     measured = f"Accuracy on {counts} images, in brackets its 95 % interval; " if samples else ""
-    text = f"{measured}p50 and p99 in ms at batch 1; n/a: not measured or too few calls."
+    text = (
+        f"{measured}p50 and p99 in ms at batch 1, below them their 99 % intervals; n/a: not measured or too few calls."
+    )
     return escape(text)

@@ -1,14 +1,35 @@
-"""What is plainly said of int8 where it is not worth it: slower than float32 on this machine, or less accurate."""
+"""What is plainly said of measurements: which cannot be believed, and where int8 is not worth it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kdeploy.bench.results import Measurement
-from kdeploy.report import figures
+from kdeploy.errors import InvalidMeasurement
+from kdeploy.report import figures, scenarios
 from kdeploy.report.rows import batch_one, display_name
 
 _JUDGED = ("int8", "mixed")
+
+
+def scenario_lines(measurements: Sequence[Measurement]) -> list[str]:
+    """What MLPerf's scenarios and LoadGen have measured, by row."""
+    lines = []
+    for found in measurements:
+        ours = [line for audited in found.scenarios for line in scenarios.lines(audited)]
+        theirs = [line for one in found.loadgen for line in scenarios.loadgen_lines(one)]
+        lines += [f"{display_name(found)}: {line}" for line in (*ours, *theirs)]
+    return lines
+
+
+def require_valid(measurements: Sequence[Measurement]) -> None:
+    """Raise InvalidMeasurement where one is INVALID."""
+    bad = [display_name(found) for found in measurements if found.verdict is not None and not found.verdict.valid]
+    if bad:
+        raise InvalidMeasurement(
+            f"{len(bad)} of {len(measurements)} measurements are INVALID: {', '.join(bad)}. The reasons are above; "
+            "measure again on a machine that does nothing else, or leave out --strict."
+        )
 
 
 def int8_failures(measurements: Sequence[Measurement], allowed_points: float | None) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdeploy.bench.results import Accuracy, Latency, Measurement, Percentile
 from kdeploy.parity.record import Parity
-from kdeploy.report.data import Epoch, Gate, ReportData, Stage
+from kdeploy.report.data import Epoch, Gate, LayerCost, Made, ReportData, Sensitivity, Stage
 from kdeploy.report.rows import rows_from
 
 CLASSES = tuple(f"{digit}" for digit in range(10))
@@ -190,3 +190,74 @@ def parity(difference: float, cosine: float, agreement: float, tolerance: float 
         passed=True,
         reasons=(),
     )
+
+
+def whole_report(**changes) -> ReportData:
+    """The same with everything that a report can show: memory, verdicts, layers, sensitivity and lineage."""
+    found = [judged(one, place) for place, one in enumerate(measurements())]
+    content = {
+        "measurements": found,
+        "rows": rows_from(found, baseline="teacher-pytorch-float32"),
+        "sensitivity": [sensitivity()],
+        "lineage": LINEAGE,
+    }
+    return report(**(content | changes))
+
+
+def judged(one: Measurement, place: int) -> Measurement:
+    valid = one.name != "alone-pytorch-float32"
+    torch = one.engine == "pytorch"
+    more = {
+        "memory": {"peak_bytes": (310 if torch else 61) * 2**20 + one.size_bytes, "runtime_bytes": 48 * 2**20},
+        "verdict": {
+            "valid": valid,
+            "reasons": () if valid else ("the medians of its halves are 7.1 % apart, over 5 %",),
+            "warnings": ("temperatures",),
+        },
+        "layers": None if torch else layers(seed=place, reaches=9 if one.role == "student" else 24),
+    }
+    return Measurement.model_validate(one.model_dump() | more)
+
+
+def layers(seed: int, reaches: int) -> list[dict[str, object]]:
+    draw = np.random.default_rng(seed)
+    operators = [("Conv", "Relu", "Add")[place % 3] for place in range(reaches)] + ["GlobalAveragePool", "Gemm"]
+    times = draw.lognormal(1.0, 0.6, len(operators)) * [9.0 if name == "Conv" else 1.0 for name in operators]
+    return [
+        {"name": f"/block.{place}/{name}", "operator": name, "median_us": time, "share": time / times.sum()}
+        for place, (name, time) in enumerate(zip(operators, times.tolist(), strict=True))
+    ]
+
+
+def sensitivity() -> Sensitivity:
+    draw = np.random.default_rng(5)
+    costs = [
+        LayerCost(
+            layer=f"/block.{place}/Conv",
+            operator="Conv",
+            divergence=float(draw.lognormal(-8, 1.5)),
+            same_class=0.99,
+            accuracy_points=float(draw.normal(-0.1, 0.2)),
+        )
+        for place in range(9)
+    ]
+    return Sensitivity(name="student, x86-vnni", layers=tuple(costs), kept_float32=("/block.0/Conv",))
+
+
+def made(name: str, file: str, seed: str, stage: str | None, *made_from: str, ships: bool = False) -> Made:
+    return Made(name=name, file=file, sha256=seed * 32, stage=stage, made_from=made_from, ships=ships)
+
+
+_TEACHER, _STUDENT = "networks/teacher/teacher.safetensors", "networks/student/student.safetensors"
+_FLOAT32, _INT8 = "export/student.float32.onnx", "export/student.int8.onnx"
+_ENGINE = "engines/student-onnxruntime-int8/model.onnx"
+LINEAGE = (
+    made("checkpoint of teacher", "teacher.pt", "1f", None, ships=True),
+    made("teacher", _TEACHER, "ab", "networks/teacher", "teacher.pt", ships=True),
+    made("teacher · PyTorch float32", "engines/teacher-pytorch/teacher.safetensors", "ab", "engines/a", _TEACHER),
+    made("student", _STUDENT, "cd", "networks/student", _TEACHER, ships=True),
+    made("student · ONNX float32", _FLOAT32, "ef", "export/student", _STUDENT, ships=True),
+    made("student · ONNX int8", _INT8, "09", "quantize/student", _FLOAT32, ships=True),
+    made("student · ONNX Runtime int8", _ENGINE, "09", "engines/b", _INT8, ships=True),
+    made("bundle", "quickstart.kdz", "77", "bundle", _ENGINE, ships=True),
+)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from kdeploy.bench.statistics import t_quantile
 from kdeploy.report.rows import rows_from
-from kdeploy.report.seeds import accuracy_gain, aggregate, mean_of, t_quantile
+from kdeploy.report.seeds import accuracy_gain, aggregate, mean_of
 from tests.report.example import measurements
 
 STUDENT, ALONE = "student-pytorch-float32", "alone-pytorch-float32"

@@ -11,7 +11,7 @@ from kdeploy.report.markdown_page import page
 from kdeploy.report.rows import rows_from
 from kdeploy.report.seeds import aggregate, mean_of
 from kdeploy.report.terminal import AggregateTable, ResultTable
-from tests.report.example import measurements, report
+from tests.report.example import measurements, report, whole_report
 
 
 @pytest.fixture
@@ -152,3 +152,16 @@ def test_a_markdown_page_has_the_gain_of_each_student():
     several = page(report(seeds=aggregate([rows, rows]), **gains), {0: rows, 1: rows})
     assert "Distilled over alone: **+2.50 points**" in several
     assert "Distilled over alone (student-2): **+4.50 points** [-1.85, +10.85]" in several
+
+
+def test_memory_and_verdicts_in_the_terminal():
+    rows = whole_report().rows
+    for width, left_out in ((80, ("agrees", "smaller", "params", "MACs")), (100, ()), (120, ())):
+        text = printed(ResultTable(rows), width)
+        assert max(map(len, text.splitlines())) <= width
+        titles = text.splitlines()[0]
+        assert "memory" in titles
+        assert not [title for title in left_out if title in titles]
+        assert "INVALID alone · PyTorch float32: the medians of its halves are 7.1 %" in " ".join(text.split())
+        assert text.rstrip().endswith("warning temperatures")
+    assert "INVALID" not in printed(ResultTable(report().rows), 100)

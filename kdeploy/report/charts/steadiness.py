@@ -21,7 +21,9 @@ _LEAST, _MOST = 0.5, 3.0
 
 
 @dataclass(frozen=True)
-class _Ridge:
+class Ridge:
+    """The calls of one engine."""
+
     name: str
     role: str
     latency: Latency
@@ -31,11 +33,7 @@ class _Ridge:
 
 def draw(ident: str, measurements: Sequence[Measurement], *, width: float, narrow: bool) -> Markup | None:
     """A ridge a measurement, of its calls at batch 1; None where there are none."""
-    ridges = [
-        _Ridge(display_name(one), one.role, latency, np.asarray(latency.samples_ms) / np.median(latency.samples_ms))
-        for one in measurements
-        if (latency := batch_one(one)) is not None and latency.samples_ms
-    ]
+    ridges = ridges_of(measurements)
     if not ridges:
         return None
     row_height, top = (88.0, 8.0) if narrow else (58.0, 8.0)
@@ -58,8 +56,29 @@ def draw(ident: str, measurements: Sequence[Measurement], *, width: float, narro
     return markup(root)
 
 
+def ridges_of(measurements: Sequence[Measurement]) -> list[Ridge]:
+    """Those with samples at batch 1."""
+    return [
+        Ridge(display_name(one), one.role, latency, np.asarray(latency.samples_ms) / np.median(latency.samples_ms))
+        for one in measurements
+        if (latency := batch_one(one)) is not None and latency.samples_ms
+    ]
+
+
+def bins_of(ridges: Sequence[Ridge]) -> NDArray[np.float64]:
+    """The edges of the axis' bins, in times the median; none without ridges."""
+    return np.linspace(*_reach(ridges), _BINS + 1) if ridges else np.empty(0)
+
+
+def shares(relative: NDArray[np.float64], bins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of calls in each bin; those outside the axis are in none."""
+    counts, _ = np.histogram(relative, bins=bins)
+    found: NDArray[np.float64] = counts / relative.size
+    return found
+
+
 def _label(
-    root: Element, ridge: _Ridge, base: float, *, left: float, right: float, narrow: bool, row_height: float
+    root: Element, ridge: Ridge, base: float, *, left: float, right: float, narrow: bool, row_height: float
 ) -> None:
     """The name and the figures: beside the ridge, or above it on a narrow screen."""
     role = f"name role-{family(ridge.role)}"
@@ -81,7 +100,7 @@ def _summary(latency: Latency) -> str:
     return f"p50 {figures.milliseconds(latency.p50.value_ms)} ms · {p99} · {latency.count:,} calls"
 
 
-def _reach(ridges: Sequence[_Ridge]) -> tuple[float, float]:
+def _reach(ridges: Sequence[Ridge]) -> tuple[float, float]:
     low = min(float(np.quantile(ridge.relative, 0.002)) for ridge in ridges)
     high = max(float(np.quantile(ridge.relative, 0.995)) for ridge in ridges)
     return max(min(low - 0.02, 0.9), _LEAST), min(max(high + 0.02, 1.2), _MOST)
@@ -103,7 +122,7 @@ def _axis(root: Element, x: Scale, top: float, bottom: float, height: float) -> 
     )
 
 
-def _ridge(root: Element, ridge: _Ridge, x: Scale, base: float, reach: float) -> None:
+def _ridge(root: Element, ridge: Ridge, x: Scale, base: float, reach: float) -> None:
     density = _density(ridge.relative, x.low, x.high)
     step = (x.high - x.low) / _BINS
     tops = [(x(x.low + (place + 0.5) * step), base - reach * float(value)) for place, value in enumerate(density)]

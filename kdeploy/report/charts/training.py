@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -31,6 +31,17 @@ def rate(ident: str, curves: Curves) -> Markup | None:
     return _panel(ident, curves, "learning rate", lambda epoch: epoch.lr, figures.significant)
 
 
+def dashes_of(roles: Iterable[str]) -> dict[str, str]:
+    """The class that tells networks of one colour apart, with a space before it: none, ` dash-1`, ` dash-2`."""
+    seen: dict[str, int] = {}
+    found = {}
+    for role in roles:
+        place = seen.get(family(role), 0)
+        seen[family(role)] = place + 1
+        found[role] = f" dash-{place % 3}" if place % 3 else ""
+    return found
+
+
 def _panel(
     ident: str,
     curves: Curves,
@@ -47,11 +58,12 @@ def _panel(
     description = "; ".join(f"{role} ends at {value} after epoch {lines[role][-1][0]}" for role, value in last.items())
     root = figure(ident, WIDTH, HEIGHT, title=what.capitalize(), description=description)
     _axes(root, x, y, what, percent=write is figures.percent)
+    dashes = dashes_of(curves)
     for role, line in lines.items():
         points = [(x(epoch), y(value)) for epoch, value in line]
         group = add(root, "g")
         add(group, "title", f"{role}: {last[role]}")
-        add(group, "path", class_=f"line role-{family(role)}", d=path(points))
+        add(group, "path", class_=f"line role-{family(role)}{dashes[role]}", d=path(points))
         add(group, "circle", class_=f"end role-{family(role)}", cx=points[-1][0], cy=points[-1][1], r=3)
     return markup(root)
 

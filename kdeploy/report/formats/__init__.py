@@ -1,0 +1,1 @@
+"""What was measured in formats that other programs read: one format a file."""
