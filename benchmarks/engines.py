@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,12 +139,41 @@ def table() -> str:
         "called in turns. Faster: than torch, eager, by the medians, with a 95 % bootstrap interval over blocks.\n"
     ]
     found = [artifacts.read_json(path) for path in sorted((RESULTS / "engines").glob("*.json"))]
+    parts += ["## Aims\n", *aims(found), ""]
     for one in found:
         parts.append(f"## {one['network']}\n\n| engine | p50 (ms) | p99 (ms) | faster | accuracy (%) | size | calls |")
         parts.append("|:--|--:|--:|--:|--:|--:|--:|")
         parts += [line(row) for row in one["rows"]]
         parts.append("")
     return "\n".join([*parts, machine_lines(found[-1]["machine"])]) + "\n"
+
+
+def aims(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the tables say of the aims: ratios of medians; above 1 is faster, points below 0 are lost."""
+    lines = [
+        "| network | ours, the fastest | times torch, eager | times the fastest peer | ONNX Runtime, int8 over float32 "
+        "| int8's points |",
+        "|:--|:--|--:|--:|--:|--:|",
+    ]
+    for one in found:
+        rows = {row["row"]: row for row in one["rows"]}
+        ours = min((row for name, row in rows.items() if not is_peer(name)), key=lambda row: row["p50_ms"])
+        peer = min((row for name, row in rows.items() if is_peer(name)), key=lambda row: row["p50_ms"])
+        plain, quantised = rows["onnxruntime float32"], rows["onnxruntime int8"]
+        points = "n/a"
+        if plain["accuracy"] is not None:
+            points = f"{100 * (quantised['accuracy']['value'] - plain['accuracy']['value']):+.2f}"
+        lines.append(
+            f"| {one['network']} | {ours['row']} | {significant(ours['faster']['value'])} "
+            f"| {significant(peer['p50_ms'] / ours['p50_ms'])} ({peer['row']}) "
+            f"| {significant(plain['p50_ms'] / quantised['p50_ms'])} | {points} |"
+        )
+    return lines
+
+
+def is_peer(row: str) -> bool:
+    """Whether somebody else made it: "onnxruntime int8, its quantiser's defaults"; torch eager is the baseline."""
+    return "," in row or row == BASELINE
 
 
 def line(row: Mapping[str, Any]) -> str:
