@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,17 +29,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     The temporary file keeps the target's suffix, for writers that look at it. On any exception
     (Ctrl-C among them) the temporary file is removed and `target` is left as it was. A place that cannot be
-    written, or a full disk, is a UserError that names the target.
+    written, or a full disk, is a UserError that names the target. A device or a pipe, such as /dev/null, is written
+    to and never replaced: root could.
     """
+    is_stream = target.exists() and not (target.is_file() or target.is_dir())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        beside = None if is_stream else target.parent
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=beside)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from None
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        if is_stream:
+            with temporary.open("rb") as content, target.open("wb") as stream:
+                shutil.copyfileobj(content, stream)
+            return
         sync(temporary)
         temporary.chmod(0o666 & ~umask())
         temporary.replace(target)
@@ -114,6 +123,17 @@ def sha256_json(content: Any) -> str:
     """The SHA-256 of a JSON-able value, independent of the order of keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compressed_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, each by itself after zlib: about what a download takes."""
+    if path.is_dir():
+        return sum(compressed_bytes(file) for file in path.rglob("*") if file.is_file())
+    packer, size = zlib.compressobj(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            size += len(packer.compress(chunk))
+    return size + len(packer.flush())
 
 
 def size_bytes(path: Path) -> int:

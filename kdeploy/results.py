@@ -15,7 +15,9 @@ from kdeploy.errors import UserError
 from kdeploy.parity import Parity
 from kdeploy.provenance import RunRecord, now
 from kdeploy.recipe.networks import STUDENT, baseline_role
-from kdeploy.report.data import Epoch, Gate, ReportData, ReportedEpochs, Stage
+from kdeploy.report.beside import LETTERS, beside
+from kdeploy.report.data import Epoch, Gate, LayerCost, ReportData, ReportedEpochs, Sensitivity, Stage
+from kdeploy.report.lineage import lineage
 from kdeploy.report.rows import Row, rows_from
 from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
 from kdeploy.report.verdicts import int8_failures
@@ -109,7 +111,9 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
     found = read(folder)
     record = found.record
     several = len(siblings) > 1
+    measured = measurements(folder)
     shipped = {role: _shipped(path) for role, path in found.bundles.items()}
+    held = {str(path.relative_to(folder)): shipped[role] for role, path in found.bundles.items()}
     gains = gains_over_alone(siblings) if several else {}
     return ReportData(
         title=record.name,
@@ -126,7 +130,7 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
         seeds=tuple(aggregate([run.rows for run in siblings])) if several else (),
         gain=gains.pop(STUDENT, None),
         further_gains=gains,
-        measurements=tuple(measurements(folder)),
+        measurements=tuple(measured),
         curves={path.parent.name: _curve(path) for path in sorted(folder.glob(f"networks/*/{METRICS}"))},
         epochs={path.parent.name: _epochs(path) for path in sorted(folder.glob("networks/*/epochs.json"))},
         parity={
@@ -138,6 +142,8 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
         provenance=tuple(
             Stage(name=name, seconds=stage.seconds, outputs=stage.outputs) for name, stage in record.stages.items()
         ),
+        lineage=lineage(record.stages, [one for row in found.rows for one in measured if one.name == row.key], held),
+        sensitivity=_sensitivity(folder),
         machine=record.machine,
         warnings=_warnings(folder),
         notes=_notes(folder),
@@ -165,6 +171,20 @@ def _epochs(path: Path) -> ReportedEpochs:
     return ReportedEpochs.model_validate(artifacts.read_json(path))
 
 
+def _sensitivity(folder: Path) -> tuple[Sensitivity, ...]:
+    """What `kdeploy sensitivity` measured, and what was measured to choose the layers of mixed files."""
+    asked = [(path, artifacts.read_json(path)) for path in sorted(folder.glob("sensitivity/*.json"))]
+    cards = [(path, artifacts.read_json(path)) for path in sorted(folder.glob("export/*.json"))]
+    named = {f"{found['role']}, {found['scheme']}": (found["layers"], ()) for _, found in asked}
+    for path, card in cards:
+        if "sensitivity" in card:
+            named[f"{path.stem}.onnx"] = (card["sensitivity"], card.get("kept_float32", ()))
+    return tuple(
+        Sensitivity(name=name, layers=tuple(map(LayerCost.model_validate, layers)), kept_float32=tuple(kept))
+        for name, (layers, kept) in named.items()
+    )
+
+
 def _warnings(folder: Path) -> tuple[str, ...]:
     """What was warned of while the run was made, each once."""
     log = folder / "run.log"
@@ -176,6 +196,43 @@ def _notes(folder: Path) -> tuple[str, ...]:
     """What procedures left to say, network by network."""
     found = (artifacts.read_json(path)["notes"] for path in sorted(folder.glob(f"networks/*/{NOTES}")))
     return tuple(str(note) for notes in found for note in notes)
+
+
+def are_seeds(runs: Sequence[RunResults]) -> bool:
+    """Whether these are several seeds of one recipe."""
+    seeds = {run.record.seed for run in runs}
+    return len({run.record.name for run in runs}) == 1 < len(runs) == len(seeds)
+
+
+def on_one_page(runs: Sequence[RunResults]) -> tuple[ReportData, dict[int, Sequence[Row]]]:
+    """The report of one run, of the seeds of one recipe, or of any runs beside each other; and its rows by seed."""
+    if len(runs) == 1 or are_seeds(runs):
+        return report_data(runs[0].folder, runs), {run.record.seed: run.rows for run in runs}
+    together = beside([report_data(run.folder) for run in runs])
+    return together, {together.seed: together.rows}
+
+
+def letters(runs: Sequence[RunResults]) -> list[str]:
+    """Where runs stand beside each other, which letter is which: "A  runs/one"; otherwise none."""
+    if len(runs) == 1 or are_seeds(runs):
+        return []
+    return [f"{letter}  {run.folder}" for letter, run in zip(LETTERS, runs, strict=False)]
+
+
+def page_to_json(runs: Sequence[RunResults], page: ReportData) -> dict[str, Any]:
+    """JSON-able, schema_version 1: as a run's own, as that of its seeds, or each run with the rows of all.
+
+    page: what `on_one_page` made of them.
+    """
+    if len(runs) == 1:
+        return runs[0].to_json()
+    if are_seeds(runs):
+        return seeds_to_json(runs)
+    return {
+        "schema_version": 1,
+        "runs": [run.to_json() for run in runs],
+        "rows": [row.model_dump() for row in page.rows],
+    }
 
 
 def seeds_to_json(runs: Sequence[RunResults]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,15 @@ def test_sizes(tmp_path: Path) -> None:
     assert artifacts.size_bytes(tmp_path / "a" / "two") == 4
 
 
+def test_compressed_sizes(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    plain, random = bytes(3 << 20), os.urandom(1 << 20)
+    (tmp_path / "a" / "b" / "plain").write_bytes(plain)
+    (tmp_path / "a" / "random").write_bytes(random)
+    assert artifacts.compressed_bytes(tmp_path / "a" / "b" / "plain") == len(zlib.compress(plain))
+    assert artifacts.compressed_bytes(tmp_path / "a") == len(zlib.compress(plain)) + len(zlib.compress(random))
+
+
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     kept = {tmp_path / name for name in (".lock", ".bashrc-mine", "model-abcdefgh.pt", ".git-abcdefgh/index")}
     for path in kept:
@@ -173,3 +183,14 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
         (tmp_path / name).rename((tmp_path / name).with_name(left))
     artifacts.remove_temporaries(tmp_path)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    artifacts.write_text(pipe, "whole")
+    assert os.read(reader, 100) == b"whole"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdeploy.cli import options
 from kdeploy.cli.verbs import register as _register
+
+if TYPE_CHECKING:
+    from kdeploy.bench.comparison import Comparison
+    from kdeploy.bench.job import ScenariosAsked
+    from kdeploy.bench.layers import LayerProfile
+    from kdeploy.bench.results import Measurement
+    from kdeploy.errors import KdeployError
+    from kdeploy.recipe.schema import BenchSpec
+
+_TIME_S, _COUNT = 10.0, 662
+_QUICK_S, _QUICK_COUNT = 1.0, 64
 
 
 def bench(
@@ -26,40 +38,131 @@ def bench(
     ] = None,
     threads: options.ThreadsOption = 1,
     min_time: Annotated[
-        float, typer.Option("--min-time", metavar="SECONDS", min=0.01, help="For each batch size, at least.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            "--min-time", metavar="SECONDS", min=0.01, help="For each batch size, at least.", show_default="10"
+        ),
+    ] = None,
     min_count: Annotated[
-        int, typer.Option("--min-count", metavar="N", min=1, help="Single calls, at least; p99 wants 662.")
-    ] = 662,
+        int | None,
+        typer.Option(
+            "--min-count", metavar="N", min=1, help="Single calls, at least; p99 wants 662.", show_default="662"
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A look: 1 second and 64 calls are enough.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 4 where a measurement is INVALID.")
+    ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show by layer where the time goes, as the engines' own profilers tell it.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Keep the raw samples here, one JSON an artefact.")
+    ] = None,
+    compare: Annotated[
+        bool | None,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Call all in turns and say which is faster than the first.",
+            show_default="where several are given",
+        ),
+    ] = None,
+    processes: Annotated[int, typer.Option("--processes", metavar="N", min=2, help="Of each, for the comparison.")] = 8,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="FILE", help="What --json or --out wrote before, on this machine."),
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", metavar="CONDITION", help="'p50 > 3%', 'accuracy < -0.5', 'size > 0%'; repeatable."),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scenario",
+            metavar="NAME",
+            autocompletion=lambda incomplete: _scenario_names(incomplete),
+            help="MLPerf's single-stream, multi-stream, server or offline besides; repeatable.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", metavar="QPS", min=0.001, help="Server: queries a second.", show_default="the highest in bound"
+        ),
+    ] = None,
+    bound_ms: Annotated[
+        float | None,
+        typer.Option("--bound-ms", metavar="MS", min=0.001, help="Server: what p99 may reach.", show_default="15"),
+    ] = None,
+    mlperf: Annotated[
+        bool, typer.Option("--mlperf", help="Scenarios with official durations and counts: 600 s each.")
+    ] = False,
+    loadgen: Annotated[
+        Path | None,
+        typer.Option("--loadgen", metavar="DIR", help="MLPerf's own LoadGen runs them too; its logs go here."),
+    ] = None,
+    save: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--save",
+            metavar="FILE",
+            help="Write the table too; the ending is the format: .csv, .md, .dashboard.json (customSmallerIsBetter), "
+            ".schema.json (of --out's files). May be repeated.",
+        ),
     ] = None,
     json_: options.JsonOption = None,
 ) -> None:
     """Measure engines on this machine, each in a process of its own.
 
     Engines of a run are measured on its test images; what comes without data gets random inputs, and its
-    accuracy is shown as not measured.
+    accuracy is shown as not measured. Each measurement ends VALID or INVALID, with the reasons: too few calls, a
+    machine that did not hold its speed, other programs, another precision than the engine is named after.
 
-    Example: kdeploy bench runs/quickstart --batch 8
+    Several are called in turns besides, so that the machine's own drift meets them alike, and each is said to be
+    faster or slower than the first, or not to differ by what so many calls could show. With --against and --fail-if,
+    a change for the worse ends with status 3, if its whole interval lies beyond what is allowed.
+
+    --scenario adds MLPerf's, each with its two audits: the same outputs as in an accuracy run, and no caching.
+
+    Example: kdeploy bench old.kdz new.kdz --batch 8
     """
-    from kdeploy import artifacts as files
-    from kdeploy.bench.measure import measure
+    from rich.console import Group
+
+    from kdeploy.bench import regression
+    from kdeploy.bench.layers import with_layers
+    from kdeploy.cli.comparing import conditions, scenarios_asked, sentences
     from kdeploy.cli.output import add, emit, talking
+    from kdeploy.machine import fingerprint
     from kdeploy.recipe.schema import BenchSpec, GatesSpec
+    from kdeploy.report import calls, energy
+    from kdeploy.report.formats.measured import check_ending, write_measured
+    from kdeploy.report.layers import LayerTables
     from kdeploy.report.rows import rows_from
     from kdeploy.report.terminal import ResultTable
-    from kdeploy.report.verdicts import int8_failures
+    from kdeploy.report.verdicts import int8_failures, require_valid, scenario_lines
 
-    batches = tuple(dict.fromkeys([1, *(batch or [])]))
-    spec = BenchSpec(batch=batches, threads=threads, min_time_s=min_time, min_count=min_count)
+    spec = BenchSpec(
+        batch=tuple(dict.fromkeys([1, *(batch or [])])),
+        threads=threads,
+        min_time_s=min_time or (_QUICK_S if quick else _TIME_S),
+        min_count=min_count or (_QUICK_COUNT if quick else _COUNT),
+    )
+    for target in save or []:
+        check_ending(target)
+    asked = conditions(against, fail_if or [])
+    scenarios = scenarios_asked(scenario or [], rate, bound_ms, mlperf, loadgen, spec)
     with talking():
-        measured = []
-        for found, data in _everything(artifacts):
-            result = measure(found.path, name=found.name, role=found.role, spec=spec, data=data)
-            measured.append(result)
-            if out is not None:
-                files.write_json(out / f"{found.name}.json", result.model_dump(mode="json"))
+        found = _everything(artifacts)
+        if asked is not None:
+            regression.require_comparable(asked[0], [one.name for one, _ in found], fingerprint(), threads)
+        measured, stopped = _measured(found, spec, out, scenarios)
+        several = len(artifacts) > 1 if compare is None else compare
+        profiles, comparison, failure = _besides(
+            measured, [one for one, _ in found[: len(measured)]], spec, out, layers, processes if several else None
+        )
+        measured = [with_layers(one, profiles) for one in measured]
+    checked = [] if asked is None else regression.check(measured, *asked)
     rows = rows_from(measured, baseline=measured[0].name)
     failures = int8_failures(measured, GatesSpec().int8_drop_points)
     payload = {
@@ -67,14 +170,96 @@ def bench(
         "rows": [row.model_dump() for row in rows],
         "measurements": [result.model_dump(mode="json") for result in measured],
         "int8_failures": failures,
+        "comparison": None if comparison is None else comparison.model_dump(mode="json"),
+        "checked": [one.model_dump() for one in checked],
+        "layers": [one.model_dump(mode="json") for one in profiles],
     }
-    emit(json_, payload, ResultTable(rows))
-    if failures:
-        add(json_, "\n".join(failures))
+    emit(json_, payload, Group(ResultTable(rows), "", LayerTables(profiles)) if profiles else ResultTable(rows))
+    notes = [*scenario_lines(measured), *sentences(comparison, measured), *map(regression.sentence, checked)]
+    notes += [*failures, *calls.lines(measured), *energy.lines(measured)]
+    add(json_, "\n".join(notes))
+    for target in save or []:
+        write_measured(target, measured, rows)
+        add(json_, f"saved  {target}")
+    if error := stopped or failure:
+        raise error
+    if strict:
+        require_valid(measured)
+    regression.require(checked)
 
 
 def register(app: typer.Typer) -> None:
     _register(app, bench, "bench")
+
+
+def _besides(
+    measured: Sequence[Measurement],
+    found: Sequence[options.Artifact],
+    spec: BenchSpec,
+    out: Path | None,
+    layers: bool,
+    processes: int | None,
+) -> tuple[list[LayerProfile], Comparison | None, KdeployError | None]:
+    """Layers and the comparison, as far as they come: what went wrong is raised when all the rest was shown."""
+    from kdeploy.cli.comparing import compared_in_turns
+    from kdeploy.errors import KdeployError
+
+    profiles: list[LayerProfile] = []
+    try:
+        profiles = _profiled(found, spec.threads, out) if layers else []
+        if processes is None:
+            return profiles, None, None
+        return profiles, compared_in_turns(measured, {one.name: one.path for one in found}, spec, processes), None
+    except KdeployError as error:
+        return profiles, None, error
+
+
+def _measured(
+    found: Sequence[tuple[options.Artifact, options.ImageSet | None]],
+    spec: BenchSpec,
+    out: Path | None,
+    scenarios: ScenariosAsked | None,
+) -> tuple[list[Measurement], KdeployError | None]:
+    """Each measured, up to one that can't be, and why; what is measured is kept in `out` at once.
+
+    Raises the error where it is the first that can't be.
+    """
+    from kdeploy import artifacts as files
+    from kdeploy.bench.measure import measure
+    from kdeploy.errors import KdeployError
+
+    measured: list[Measurement] = []
+    for one, data in found:
+        try:
+            result = measure(one.path, name=one.name, role=one.role, spec=spec, data=data, scenarios=scenarios)
+        except KdeployError as error:
+            if not measured:
+                raise
+            return measured, error
+        measured.append(result)
+        if out is not None:
+            files.write_json(out / f"{one.name}.json", result.model_dump(mode="json"))
+    return measured, None
+
+
+def _profiled(found: Sequence[options.Artifact], threads: int, out: Path | None) -> list[LayerProfile]:
+    """Each by layer, kept in `out` with the plot of all."""
+    from kdeploy import artifacts as files
+    from kdeploy.bench.profiling import profile_all
+    from kdeploy.report.charts.profile import draw
+
+    profiles = list(profile_all(found, threads=threads))
+    if out is not None and profiles:
+        for one in profiles:
+            files.write_json(out / f"{one.name}.layers.json", one.model_dump(mode="json"))
+        files.write_text(out / "layers.svg", draw(profiles))
+    return profiles
+
+
+def _scenario_names(incomplete: str) -> list[str]:
+    from kdeploy.bench import scenarios
+
+    return [name for name in scenarios.names() if name.startswith(incomplete)]
 
 
 def _everything(artifacts: list[Path]) -> list[tuple[options.Artifact, options.ImageSet | None]]:
@@ -84,16 +269,31 @@ def _everything(artifacts: list[Path]) -> list[tuple[options.Artifact, options.I
     paths = dict.fromkeys(artifacts)
     found = [(path, one, data) for path in paths for data in [_test_images(path)] for one in resolve(path)]
     count = Counter(one.name for _, one, _ in found)
-    return [
+    named = [
         (one if count[one.name] == 1 else replace(one, name=_by_path(path, one.name), role="file"), data)
         for path, one, data in found
     ]
+    return _numbered(named)
 
 
 def _by_path(given: Path, name: str) -> str:
-    """`runs/a` and `student-pytorch` to `runs-a-student-pytorch`: a row's name, and a file's."""
-    parts = [part for part in given.with_suffix("").parts if part not in ("/", "..")]
-    return "-".join(parts if parts and parts[-1] == name else [*parts, name])
+    """`runs/a` and `student-pytorch` to `runs-a-student-pytorch`, `b/net.onnx` to `b-net.onnx`: of a row and a file."""
+    parts = [part for part in given.parts if part not in ("/", "..")]
+    ends_so = bool(parts) and Path(parts[-1]).stem == name
+    return "-".join(parts if ends_so else [*parts, name])
+
+
+def _numbered(
+    found: Sequence[tuple[options.Artifact, options.ImageSet | None]],
+) -> list[tuple[options.Artifact, options.ImageSet | None]]:
+    """Names that are still the same (`net.onnx` and `../net.onnx`) get a number."""
+    seen: Counter[str] = Counter()
+    named = []
+    for one, data in found:
+        seen[one.name] += 1
+        number = seen[one.name]
+        named.append((one if number == 1 else replace(one, name=f"{one.name}-{number}"), data))
+    return named
 
 
 def _test_images(artifact: Path) -> options.ImageSet | None:
@@ -102,7 +302,8 @@ def _test_images(artifact: Path) -> options.ImageSet | None:
     from kdeploy.errors import KdeployError
     from kdeploy.provenance import RECORD
 
-    inside = [artifact, artifact.parent, artifact.parent.parent]
+    whole = artifact.resolve()
+    inside = [whole, whole.parent, whole.parent.parent]
     run = next((folder for folder in inside if (folder / RECORD).is_file()), None)
     if run is None:
         return None

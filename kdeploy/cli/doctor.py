@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "red")}
 
 
-def doctor(json_: options.JsonOption = None) -> None:
+def doctor(board: options.BoardOption = None, json_: options.JsonOption = None) -> None:
     """Say what this machine can do: processor, torch, engines, versions, and what is missing.
 
-    Example: kdeploy doctor
+    A board that we know is compared with its profile: what suits it, and what to put right before measuring.
+
+    Example: kdeploy doctor --for rpi5
     """
     from kdeploy.cli.output import emit, talking
     from kdeploy.machine.doctor import examine
 
     with talking(brief=True):
-        diagnosis = examine()
+        diagnosis = examine(board)
     emit(json_, diagnosis.model_dump(mode="json"), _listed(diagnosis))
 
 
@@ -48,6 +50,8 @@ def _listed(diagnosis: Diagnosis) -> RenderableType:
         detail = Text(finding.detail)
         if finding.fix:
             detail.append(f"\n→ {finding.fix}", style="cyan")
+        if finding.source:
+            detail.append(f"\n  {finding.source}", style="dim")
         mark, color = _MARKS[finding.level]
         table.add_row(Text(mark, style=color), Text(finding.what), detail)
     count = len(diagnosis.problems)

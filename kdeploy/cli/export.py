@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from kdeploy.stages.model import ModelRun
 
 
+_OPTIONS = {"board": "for"}
+"""Options whose parameters have other names, as theirs are words of Python."""
+
+
 def _complete_engine(incomplete: str) -> list[str]:
     from kdeploy.engines import names
 
@@ -74,6 +78,7 @@ def export(
     std: Annotated[
         str | None, typer.Option("--std", metavar="A,B,C", help="Of images in [0, 1].", show_default="the model's own")
     ] = None,
+    board: options.BoardOption = None,
     scheme: Annotated[
         str | None,
         typer.Option("--scheme", metavar="NAME", help="The target's int8.", show_default="this processor's"),
@@ -133,6 +138,7 @@ def export(
         "classes": classes,
         "mean": mean,
         "std": std,
+        "board": board,
         "scheme": scheme,
         "samples": samples,
         "opset": opset,
@@ -147,7 +153,7 @@ def export(
             written, rows = run.written, _rows(run)
             found = _bisected(run, written) if bisect else []
         elif given:
-            left_out = ", ".join(f"--{name}" for name in given)
+            left_out = ", ".join(f"--{_OPTIONS.get(name, name)}" for name in given)
             raise UserError(f"{source} is a run, whose recipe says how it is exported: leave out {left_out}.")
         else:
             opened = _run(Path(source))

@@ -79,11 +79,31 @@ def _onnx_file(path: Path, given: dict[str, Any]) -> ModelRun:
         )
 
 
+def _for_board(given: dict[str, Any]) -> dict[str, Any]:
+    """With what the profile of --for says, where nothing else was asked."""
+    if "board" not in given:
+        return given
+    from kdeploy import events
+    from kdeploy.machine import boards
+    from kdeploy.stages.precisions import FLOAT32
+
+    board = boards.find(given["board"])
+    suits: dict[str, Any] = {"engine": board.engines, "precision": board.precisions, "scheme": board.scheme}
+    if "data" not in given:
+        suits["precision"] = [FLOAT32]  # other precisions are calibrated, or checked, on images
+    taken = {name: value for name, value in suits.items() if name not in given and value}
+    for name, value in taken.items():
+        why = "without --data" if name == "precision" and "data" not in given else f"for {board.name}"
+        events.decided(name, value if isinstance(value, str) else ", ".join(value), why)
+    return {**given, **taken}
+
+
 def _asked(name: str, given: dict[str, Any]) -> Asked:
     from kdeploy.cli.models import parse_shape
     from kdeploy.stages.model import DEFAULT_SAMPLES, Asked, role_of
     from kdeploy.stages.precisions import FLOAT32
 
+    given = _for_board(given)
     asked = Asked(
         folder=given.get("out", Path("exported") / role_of(name)),
         data=given.get("data"),

@@ -19,6 +19,21 @@ def _complete_device(incomplete: str) -> list[str]:
     return [device for device in ("auto", "cpu", "cuda", "mps") if device.startswith(incomplete)]
 
 
+def _complete_board(incomplete: str) -> list[str]:
+    from kdeploy.machine.boards import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+BoardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="BOARD",
+        help="A board's profile, by its name (rpi5, jetson-orin-nano, x86-vnni, …) or its file.",
+        autocompletion=_complete_board,
+    ),
+]
 RecipeArgument = Annotated[
     str,
     typer.Argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import commonpath
 from pathlib import Path
 from typing import Annotated
 
@@ -12,57 +13,49 @@ from kdeploy.cli.verbs import register as _register
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; several: the seeds of one recipe.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders; several: seeds of one recipe, or any.")
+    ],
     out: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Where to write it: .html, or .md for Markdown.",
-            show_default="report.html in RUN, or beside several",
+            help="Where to write it; the ending is the format: .html, .md, .csv, .json (all data), .schema.json (their "
+            "JSON Schema), .dashboard.json (customSmallerIsBetter). May be repeated.",
+            show_default="report.html in RUN, or in the folder that holds all",
         ),
     ] = None,
     json_: options.JsonOption = None,
 ) -> None:
-    """Write the HTML report of a run, and print its table again.
+    """Write the HTML report of a run, or its figures in another format, and print its table again.
+
+    Seeds of one recipe are shown by their means. Other runs stand beside each other, each under a letter.
 
     Example: kdeploy report runs/quickstart
     """
-    from kdeploy import artifacts, results
+    from kdeploy import results
     from kdeploy.cli.output import add, emit, talking
-    from kdeploy.report.html import write_report
-    from kdeploy.report.markdown_page import page
+    from kdeploy.cli.runs import seeds_in
+    from kdeploy.report.formats import files
     from kdeploy.report.seeds import aggregate
     from kdeploy.report.terminal import AggregateTable, ResultTable
 
-    folders = _each(runs)
+    folders = list(dict.fromkeys(run for at in runs for run in (seeds_in(at) or [at])))
     found = [results.read(folder) for folder in folders]
-    several = len(found) > 1
-    target = out or (folders[0].parent if several else folders[0]) / "report.html"
+    targets = out or [Path(commonpath(folders)) / "report.html"]
+    for target in targets:
+        files.ending_of(target)
     with talking():
-        data = results.report_data(folders[0], found)
-        if target.suffix == ".md":
-            artifacts.write_text(target, page(data, {run.record.seed: run.rows for run in found}))
-        else:
-            write_report(target, data)
-    table = AggregateTable(aggregate([run.rows for run in found])) if several else ResultTable(found[0].rows)
-    payload = results.seeds_to_json(found) if several else found[0].to_json()
-    emit(json_, {**payload, "report": str(target)}, table)
-    add(json_, f"report  {target}")
+        data, per_seed = results.on_one_page(found)
+        for target in targets:
+            files.write(target, data, per_seed)
+    means = aggregate([run.rows for run in found]) if results.are_seeds(found) else None
+    payload = results.page_to_json(found, data)
+    table = ResultTable(data.rows) if means is None else AggregateTable(means)
+    emit(json_, {**payload, "report": str(targets[0]), "reports": [str(target) for target in targets]}, table)
+    add(json_, "\n".join([*results.letters(found), *(f"report  {target}" for target in targets)]))
 
 
 def register(app: typer.Typer) -> None:
     _register(app, report, "report")
-
-
-def _each(runs: list[Path]) -> list[Path]:
-    """The run folders; a folder of seeds stands for its runs. All are of one recipe."""
-    from kdeploy.cli.runs import seeds_in
-    from kdeploy.errors import UserError
-    from kdeploy.provenance import RunRecord
-
-    folders = [run for at in runs for run in (seeds_in(at) or [at])]
-    names = {RunRecord.read(folder).name for folder in folders}
-    if len(names) > 1:
-        raise UserError(f"These are runs of several recipes ({', '.join(sorted(names))}): report them one by one.")
-    return folders

@@ -33,7 +33,10 @@ class Bench:
         }
 
     def run(self, run: Run) -> Sequence[Path]:
+        from kdeploy.bench.artifacts import Artifact
+        from kdeploy.bench.layers import with_layers
         from kdeploy.bench.measure import measure
+        from kdeploy.bench.profiling import profile_all
 
         target = run.folder / "bench" / f"{self.built.row}.json"
         measured = measure(
@@ -44,6 +47,9 @@ class Bench:
             data=run.splits.test,
             split="test",
         )
+        if run.recipe.bench.layers and self.built.asked.engine != "pytorch":  # torch eager has no layers of its own
+            one = Artifact(self.built.row, self.built.role, run.folder / "engines" / self.built.row)
+            measured = with_layers(measured, profile_all([one], threads=run.recipe.bench.threads))
         artifacts.write_json(target, measured.model_dump(mode="json"))
         return [target]
 

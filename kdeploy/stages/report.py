@@ -16,7 +16,8 @@ class Report:
     name = "report"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        shown = run.files("bench/*.json", "export/*.json", "networks/*/*.json*", "gates.json", "*.kdz", "recipe.yaml")
+        folders = ("bench/*.json", "export/*.json", "networks/*/*.json*", "sensitivity/*.json")
+        shown = run.files(*folders, "gates.json", "*.kdz", "recipe.yaml")
         return {str(path.relative_to(run.folder)): artifacts.sha256_file(path) for path in shown}
 
     def run(self, run: Run) -> Sequence[Path]:

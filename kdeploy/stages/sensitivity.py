@@ -32,6 +32,8 @@ def measure(run: Run, role: str, samples: int) -> Sensitivity:
     images to measure on. Raises UserError for a role that is not exported, or not yet.
     """
     from kdeploy.report.charts.sensitivity import draw
+    from kdeploy.report.charts.standalone import standalone
+    from kdeploy.report.data import LayerCost
 
     if role not in deployed(run.recipe):
         raise UserError(f"{role!r} is not compiled in this run; choose from: {', '.join(deployed(run.recipe))}.")
@@ -58,5 +60,10 @@ def measure(run: Run, role: str, samples: int) -> Sensitivity:
     target = run.folder / "sensitivity" / f"{role}.{scheme}.json"
     artifacts.write_json(target, content)
     plot = target.with_suffix(".svg")
-    artifacts.write_text(plot, draw(costs, title=f"{role}, {scheme}: one layer at a time in int8"))
+    drawn = draw(
+        "sensitivity",
+        [LayerCost.model_validate(cost) for cost in costs],
+        title=f"{role}, {scheme}: one layer at a time in int8",
+    )
+    artifacts.write_text(plot, standalone(drawn))
     return Sensitivity(content, target, plot)

@@ -54,6 +54,6 @@ def environment(**more: str) -> dict[str, str]:
 def in_a_process(words: Sequence[str], folder: Path, **more: str) -> Answer:
     """Run the command in a process of its own, in `folder`."""
     done = subprocess.run(
-        [*COMMAND, *words], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=300
+        [*COMMAND, *words], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=900
     )
     return Answer(done.returncode, done.stdout, done.stderr)

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -204,6 +205,28 @@ def test_distill_of_a_finished_run_lists_its_networks(place, kdeploy):
     assert set(networks) == {"teacher", "alone", "student"}
     assert networks["student"]["history"]["teacher_agreement"] > 0.2
     assert Path(networks["student"]["weights"]).is_file()
+
+
+def test_layers_are_profiled_where_the_recipe_asks_for_it(place, kdeploy):
+    answer = kdeploy("run", "quickstart", *short(bench_layers="true"))
+    assert answer.status == 0, answer.err
+    measured = json.loads(Path(RUN, "bench", "student-onnxruntime-int8.json").read_text())
+    assert {layer["operator"] for layer in measured["layers"]} & {"QLinearConv", "QGemm"}
+    assert json.loads(Path(RUN, "bench", "student-pytorch.json").read_text())["layers"] is None
+    assert 'id="layers"' in Path(RUN, "report.html").read_text()
+
+
+def test_report_of_runs_that_are_no_seeds_of_one_another(place, kdeploy):
+    copy = Path("runs/again")
+    shutil.copytree(RUN, copy)
+    answer = kdeploy("report", RUN, str(copy), "--json", "rows.json")
+    shutil.rmtree(copy)
+    assert answer.status == 0, answer.err
+    found = json.loads(Path("rows.json").read_text())
+    assert found["report"] == "runs/report.html"
+    assert {row["key"][0] for row in found["rows"]} == {"A", "B"}
+    assert "student-B · ONNX Runtime int8" in answer.out
+    assert "B  runs/again" in answer.out
 
 
 def test_report_as_markdown(place, kdeploy):

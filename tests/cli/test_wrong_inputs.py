@@ -258,7 +258,7 @@ def test_resume_and_fresh_contradict_each_other(empty, kdeploy):
 
 
 def test_a_bug_of_ours_shows_where_it_is_and_where_to_report_it(empty, kdeploy, monkeypatch):
-    def broken() -> None:
+    def broken(board: str | None) -> None:
         raise ZeroDivisionError("seven by nought")
 
     monkeypatch.setattr("kdeploy.machine.doctor.examine", broken)

@@ -10,6 +10,8 @@ from kdeploy.quantize.schemes import SCHEMES
 from kdeploy.quantize.sensitivity import by_cost, keep_until, layer_costs
 from kdeploy.quantize.static import calibrate
 from kdeploy.report.charts import sensitivity as chart
+from kdeploy.report.charts.standalone import standalone
+from kdeploy.report.data import LayerCost
 from tests.quantize import small
 
 IMAGES = small.images(64, seed=2)
@@ -65,8 +67,9 @@ def test_layers_stay_float32_until_the_score_holds_and_no_longer(calibrated, cos
 
 
 def test_the_plot_stands_alone_and_names_every_layer(costs):
-    drawn = chart.draw([cost.to_json() for cost in costs], title="a <title>", kept=[costs[0].layer])
-    root = ElementTree.fromstring(drawn)
+    layers = [LayerCost.model_validate(cost.to_json()) for cost in costs]
+    drawn = chart.draw("costs", layers, title="a <title>", kept=[costs[0].layer])
+    root = ElementTree.fromstring(standalone(drawn))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     for cost in costs:

@@ -123,6 +123,7 @@ class BenchSpec(Spec):
     threads: Positive = 1
     min_time_s: float = Field(10.0, gt=0)
     min_count: Positive = Field(662, description="Fewest single calls at batch 1; p99 wants 662.")
+    layers: bool = Field(False, description="Profile each engine by layer, too, by its runtime's own profiler.")
 
     @field_validator("batch")
     @classmethod
