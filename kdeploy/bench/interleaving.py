@@ -21,7 +21,7 @@ from kdeploy import artifacts, events
 from kdeploy.bench.job import BlocksJob
 from kdeploy.bench.measure import located
 from kdeploy.bench.pinning import thread_environment
-from kdeploy.bench.process import end_process
+from kdeploy.children import child_process
 from kdeploy.errors import UserError
 from kdeploy.machine import free_memory_bytes
 
@@ -144,16 +144,11 @@ def _rounds(
 @contextmanager
 def _child(program: Sequence[str], artifact: Path, threads: int, job: Path, name: str) -> Iterator[_Child]:
     artifacts.write_json(job, BlocksJob(artifact=str(artifact), threads=threads).model_dump(mode="json"))
-    process = subprocess.Popen(
+    with child_process(
         [sys.executable, *program, str(job)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **thread_environment(threads)},
-        start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children
-        encoding="utf-8",
-    )
-    try:
+    ) as process:
         yield _Child(process, name)
-    finally:
-        end_process(process)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kdeploy.bench.job import Failure, Fresh, FreshJob, Job, Outcome
 from kdeploy.bench.pinning import thread_environment
 from kdeploy.bench.record import Record
 from kdeploy.bench.results import Memory
+from kdeploy.children import child_process
 from kdeploy.errors import KdeployError, UserError
 
 _EVENTS: dict[str, Callable[..., None]] = {"decided": events.decided, "warn": events.warn, "say": events.say}
@@ -40,21 +40,15 @@ def run_child(module: str, job: Record, outcome: Path, folder: Path, *, threads:
     """
     artifacts.write_json(folder / "job.json", job.model_dump(mode="json"))
     with (folder / "stderr.txt").open("w+", encoding="utf-8", errors="replace") as stderr:
-        # A session of its own: Ctrl-C reaches the parent alone, which then ends the child.
-        child = subprocess.Popen(
+        with child_process(
             [sys.executable, "-m", module, str(folder / "job.json")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
             env={**os.environ, **thread_environment(threads)},
-            start_new_session=True,
-            encoding="utf-8",
-        )
-        try:
+        ) as child:
             _follow(child, name)
             status = child.wait()
-        finally:
-            end_process(child)
         if status != 0:
             stderr.seek(0)
             raise _death(status, name, stderr.read())
@@ -112,17 +106,6 @@ def _follow(child: subprocess.Popen[str], name: str) -> None:
             done = int(line["done"] * _STEPS)
             bar.advance(done - shown)
             shown = done
-
-
-def end_process(child: subprocess.Popen[str]) -> None:
-    """Kill it, with what it started, where it still runs, and close our ends of its pipes."""
-    if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with suppress(BrokenPipeError):
-                pipe.close()
 
 
 def _error(failure: Failure) -> KdeployError:
