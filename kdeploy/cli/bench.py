@@ -26,6 +26,7 @@ _QUICK_S, _QUICK_COUNT = 1.0, 64
 
 
 def bench(
+    context: typer.Context,
     artifacts: Annotated[
         list[Path],
         typer.Argument(metavar="ARTIFACT", help="A run, an engine folder, a bundle (.kdz), or an ONNX file."),
@@ -111,9 +112,10 @@ def bench(
             ".schema.json (of --out's files). May be repeated.",
         ),
     ] = None,
+    target: options.TargetOption = "local",
     json_: options.JsonOption = None,
 ) -> None:
-    """Measure engines on this machine, each in a process of its own.
+    """Measure engines on this machine, or on a device, each in a process of its own.
 
     Engines of a run are measured on its test images; what comes without data gets random inputs, and its
     accuracy is shown as not measured. Each measurement ends VALID or INVALID, with the reasons: too few calls, a
@@ -129,8 +131,10 @@ def bench(
     """
     from rich.console import Group
 
+    from kdeploy import targets
     from kdeploy.bench import regression
     from kdeploy.bench.layers import with_layers
+    from kdeploy.cli.bench_there import bench_there
     from kdeploy.cli.comparing import conditions, scenarios_asked, sentences
     from kdeploy.cli.output import add, emit, talking
     from kdeploy.machine import fingerprint
@@ -142,14 +146,18 @@ def bench(
     from kdeploy.report.terminal import ResultTable
     from kdeploy.report.verdicts import int8_failures, require_valid, scenario_lines
 
+    if (place := targets.parse(target)) is not None:
+        paths = {"artifacts": artifacts, "against": against, "out": out, "loadgen": loadgen, "save": save}
+        bench_there(context, place, {**paths, "board": None, "json_": json_}, _test_images)
+        return
     spec = BenchSpec(
         batch=tuple(dict.fromkeys([1, *(batch or [])])),
         threads=threads,
         min_time_s=min_time or (_QUICK_S if quick else _TIME_S),
         min_count=min_count or (_QUICK_COUNT if quick else _COUNT),
     )
-    for target in save or []:
-        check_ending(target)
+    for file in save or []:
+        check_ending(file)
     asked = conditions(against, fail_if or [])
     scenarios = scenarios_asked(scenario or [], rate, bound_ms, mlperf, loadgen, spec)
     with talking():
@@ -178,9 +186,9 @@ def bench(
     notes = [*scenario_lines(measured), *sentences(comparison, measured), *map(regression.sentence, checked)]
     notes += [*failures, *calls.lines(measured), *energy.lines(measured)]
     add(json_, "\n".join(notes))
-    for target in save or []:
-        write_measured(target, measured, rows)
-        add(json_, f"saved  {target}")
+    for file in save or []:
+        write_measured(file, measured, rows)
+        add(json_, f"saved  {file}")
     if error := stopped or failure:
         raise error
     if strict:
@@ -299,11 +307,15 @@ def _numbered(
 def _test_images(artifact: Path) -> options.ImageSet | None:
     """The test split of the run that an artefact is, or lies in; None outside a run, or where its data is not here."""
     from kdeploy import events, pipeline
+    from kdeploy.bench import sent
     from kdeploy.errors import KdeployError
     from kdeploy.provenance import RECORD
 
+    came_along = sent.beside(artifact, is_folder=artifact.is_dir())
+    if came_along.is_file():
+        return sent.read(came_along)
     whole = artifact.resolve()
-    inside = [whole, whole.parent, whole.parent.parent]
+    inside = [whole, *whole.parents[:4]]  # engines/ROW, or devices/NAME/engines/ROW
     run = next((folder for folder in inside if (folder / RECORD).is_file()), None)
     if run is None:
         return None

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "problem": ("✗", "red")}
 
 
-def doctor(board: options.BoardOption = None, json_: options.JsonOption = None) -> None:
-    """Say what this machine can do: processor, torch, engines, versions, and what is missing.
+def doctor(
+    context: typer.Context,
+    board: options.BoardOption = None,
+    target: options.TargetOption = "local",
+    json_: options.JsonOption = None,
+) -> None:
+    """Say what this machine, or a device, can do: processor, torch, engines, versions, and what is missing.
 
     A board that we know is compared with its profile: what suits it, and what to put right before measuring.
 
-    Example: kdeploy doctor --for rpi5
+    Example: kdeploy doctor --target ssh://pi@raspberrypi.local
     """
+    from kdeploy import targets
+
+    if (place := targets.parse(target)) is not None:
+        _there(context, place, board, json_)
+        return
     from kdeploy.cli.output import emit, talking
     from kdeploy.machine.doctor import examine
 
@@ -34,6 +44,13 @@ def doctor(board: options.BoardOption = None, json_: options.JsonOption = None) 
 
 def register(app: typer.Typer) -> None:
     _register(app, doctor, "doctor")
+
+
+def _there(context: typer.Context, place: options.Target, board: str | None, json_: str | None) -> None:
+    from kdeploy.cli.elsewhere import Luggage, carry_out, common, words_of
+
+    luggage = Luggage()
+    carry_out(place, words_of(context, common(luggage, board, json_)), luggage)
 
 
 def _listed(diagnosis: Diagnosis) -> RenderableType:

@@ -35,6 +35,7 @@ from kdeploy.cli import (
     run,
     runs,
     sensitivity,
+    target,
 )
 from kdeploy.cli.verbs import Interrupted, Verbs
 from kdeploy.errors import KdeployError, UserError
@@ -67,6 +68,7 @@ for _verb in (
     models,
     cache,
     doctor,
+    target,
 ):
     _verb.register(app)
 

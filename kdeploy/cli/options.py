@@ -80,6 +80,14 @@ JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output, then only JSON."),
 ]
+TargetOption = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="Where: local, ssh://USER@HOST[:PORT], or container:IMAGE[@linux/arm64].",
+    ),
+]
 ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads that an inference may use.")]
 
 
@@ -89,4 +97,5 @@ if TYPE_CHECKING:  # for annotations alone: the rooms are imported inside the ve
     from kdeploy.results import RunResults as RunResults
     from kdeploy.sources.base import ImageSet as ImageSet
     from kdeploy.stages.base import Run as Run
+    from kdeploy.targets import Target as Target
     from kdeploy.training.processes import Processes as Processes

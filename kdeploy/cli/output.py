@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import RenderableType
 
 from kdeploy import artifacts, events
 from kdeploy.cli.console import Terminal, stderr, stdout
+from kdeploy.targets import relay
 
 ONLY_JSON = "-"
 """The value of `--json` that leaves nothing but JSON on standard output."""
@@ -20,6 +22,10 @@ ONLY_JSON = "-"
 @contextmanager
 def talking(*, brief: bool = False) -> Iterator[None]:
     """Show the library's progress, decisions and warnings on standard error; brief: bars go when they are full."""
+    if path := os.environ.get(relay.VARIABLE):  # this is a device, and the terminal is at home
+        with relay.recording(Path(path)):
+            yield
+        return
     with events.listening(Terminal(brief=brief)):
         yield
 

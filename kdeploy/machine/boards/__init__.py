@@ -26,15 +26,20 @@ def names() -> list[str]:
 
 def find(reference: str) -> Board:
     """A profile by its name, or by the path of its file. Raises UserError where it is neither, or can't be read."""
+    return _read(file(reference))
+
+
+def file(reference: str) -> Path:
+    """Where the profile lies that is meant. Raises UserError for a name that there is not."""
     if reference.endswith((".yaml", ".yml")):
-        return _read(Path(reference))
+        return Path(reference)
     files = _files()
     if reference not in files:
         raise UserError(
             f"There is no board {reference!r}.{nearest(reference, files)} Known: {', '.join(sorted(files))}; a file "
             "of your own goes by its path."
         )
-    return _read(files[reference])
+    return files[reference]
 
 
 def recognise(machine: Mapping[str, Any]) -> Board | None:

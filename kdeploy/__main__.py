@@ -1,0 +1,5 @@
+"""`python -m kdeploy`: the command line."""
+
+from kdeploy.cli.main import main
+
+main()
