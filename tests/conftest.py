@@ -11,6 +11,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST_FIRST = (
+    "tests/test_readme.py",
+    "tests/training/effects/test_perturbed_ensemble.py",
+    "tests/training/effects/test_online_ensemble.py",
+    "tests/training/test_processes.py",
+    "tests/training/test_killed.py",
+)
+"""Files that take minutes: begun last, they would leave the other worker without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared data and models that KDEPLOY_SHARED names; the test is skipped where it is not set."""

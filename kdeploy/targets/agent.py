@@ -499,7 +499,7 @@ def _inside(path: str) -> Path:
     """A path that stays in its folder."""
     found = Path(path)
     if found.is_absolute() or ".." in found.parts:
-        raise ValueError(path)
+        raise Refused("outside", path=path)
     return found
 
 

@@ -209,6 +209,8 @@ def refusal(message: dict[str, Any], place: str) -> KdeployError:
             f"{place} has been busy with another measurement for {message['since_s']:.0f} s; two at a time would "
             "disturb each other. Wait for its end."
         )
+    if kind == "outside":
+        return Unavailable(f"{place} refused {message['path']!r}, a path outside its job.")
     if kind == "broken":
         last = "".join(message["said"].strip().splitlines()[-1:])
         return Unavailable(f"{place}: its environment does not work ({last}). Make it anew: kdeploy target setup")

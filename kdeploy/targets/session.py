@@ -59,14 +59,7 @@ def carried_out(target: Target, work: Work) -> Iterator[Done]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdeploy-target-")))
         link = stack.enter_context(_Link(target))
-        sent = send(link.channel, list(work.files.values()))
-        job = link.channel.ask(
-            "start",
-            words=list(work.words),
-            files={path: sent[file] for path, file in work.files.items()},
-            environment=dict(work.environment),
-            lease_s=link.lease_s,
-        )["job"]
+        job = _start(link, work, target)
         try:
             ended, err = _followed(link, job, target)
             files, out = _fetched(link, job, work.outputs, folder)
@@ -75,6 +68,16 @@ def carried_out(target: Target, work: Work) -> Iterator[Done]:
             _end(link, job, target)
             raise
         yield Done(_status(ended, err, target), out, err, files)
+
+
+def _start(link: _Link, work: Work, target: Target) -> str:
+    try:
+        sent = send(link.channel, list(work.files.values()))
+        asked = {"words": list(work.words), "files": {path: sent[file] for path, file in work.files.items()}}
+        more = {"environment": dict(work.environment), "lease_s": link.lease_s}
+        return str(link.channel.ask("start", **asked, **more)["job"])
+    except Lost:
+        raise Unavailable(f"The connection to {target.text} dropped before the run began. Start it again.") from None
 
 
 class _Link:
