@@ -44,19 +44,20 @@ def make_root(folder: Path, architecture: str, packages: Sequence[str]) -> None:
         raise
 
 
-def compile_python(folder: Path) -> None:
-    """Compile the standard library inside, as its package would when configured; Python starts slowly without.
+def compile_python(root: Path, folder: Path | None = None) -> None:
+    """Compile the modules in a folder of the root, or the standard library: packages do so when they are configured.
 
-    Byte code is the same on every processor, so a Python of the same version here does it if there is one, in
-    seconds; the emulated one takes a minute.
+    Who is not root there cannot keep byte code, and Python starts slowly without. It is the same on every processor,
+    so a Python of the same version here does it if there is one, in seconds; the emulated one takes a minute.
     """
-    library = next((folder / "usr/lib").glob("python3.[0-9]*"))
-    arguments = ["-m", "compileall", "-q", "-j", "2", "-x", r"/(test|idlelib|lib2to3|turtledemo)/"]
+    library = next((root / "usr/lib").glob("python3.[0-9]*"))
+    inside = Path("/") / (folder or library).relative_to(root)
+    arguments = ["-m", "compileall", "-q", "-j", "2", "-x", r"/(test|tests|idlelib|lib2to3|turtledemo)/"]
     for python in (sys.executable, shutil.which(library.name)):
         if python and _tag(python) == library.name.replace("python3.", "cpython-3"):
-            _run([python, *arguments, "-s", str(folder), "-p", "/", str(library)])
+            _run([python, *arguments, "-s", str(root), "-p", "/", f"{root}{inside}"])
             return
-    _run(["chroot", str(folder), f"/usr/bin/{library.name}", *arguments, f"/usr/lib/{library.name}"])
+    _run(["chroot", str(root), f"/usr/bin/{library.name}", *arguments, str(inside)])
 
 
 def emulate(architecture: str) -> None:
