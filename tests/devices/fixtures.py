@@ -1,4 +1,4 @@
-"""The emulated machine as fixtures: a `conftest.py` that wants them imports `device`, `clean_device` and the others."""
+"""The emulated machine as fixtures, for all tests that carry the mark arm64."""
 
 import fcntl
 import os
@@ -88,6 +88,7 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Iterator[None]:
 
     Each holds a shared lock while it uses the folder; who makes or removes it holds the lock alone.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         while True:
             fcntl.flock(lock, fcntl.LOCK_EX)

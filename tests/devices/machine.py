@@ -283,8 +283,9 @@ class Machine:
                 continue
             with suppress(OSError):  # it has ended meanwhile
                 if (entry / "ns/pid").readlink() == ours.readlink():
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                     command = (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
-                    if command:  # none: it has ended and waits for its parent
+                    if state not in "XZ":  # it has ended and waits for its parent
                         found.append(Process(int(entry.name), command))
         return found
 
