@@ -41,6 +41,7 @@ def main(root: Path, etc: Path, disk_bytes: int) -> None:
     _mount("--bind", root, MOUNTED)
     _mount("-o", "remount,bind,ro", MOUNTED)
     _mount("-t", "proc", "proc", MOUNTED / "proc")
+    _mount("--bind", etc / "cpuinfo", MOUNTED / "proc/cpuinfo")
     _mount("--bind", "/sys", MOUNTED / "sys")
     _mount("-o", "remount,bind,ro", MOUNTED / "sys")
     _devices()

@@ -32,6 +32,18 @@ Subsystem sftp internal-sftp
 UsePAM no
 """
 
+# QEMU before 8.2 shows the host's processor, and ONNX Runtime's library for it crashes on an x86 one. This is a
+# Cortex-A76; QEMU computes all of what it has.
+_CORE = """\
+BogoMIPS\t: 100.00
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 1
+"""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -228,6 +240,8 @@ class Machine:
         shutil.copyfile(self.folder / "user_key.pub", self.folder / "authorized_keys")
         (self.folder / "sshd_config").write_text(_SSHD_CONFIG)
         add_user(Path("/etc"), self.folder)
+        cpuinfo = [f"processor\t: {number}\n{_CORE}" for number in range(os.cpu_count() or 1)]
+        (self.folder / "cpuinfo").write_text("\n".join(cpuinfo))
 
     def _write_ssh_config(self) -> None:
         host_key = (self.folder / "host_key.pub").read_text()

@@ -50,8 +50,8 @@ def test_another_key_is_refused(device, tmp_path):
 def test_kdeploy_sees_that_it_is_emulated(device, device_site):
     program = "import json\nfrom kdeploy.machine import fingerprint\nprint(json.dumps(fingerprint()))"
     found = json.loads(python(device, program, site=device_site))
-    assert found["architecture"] == "aarch64"
-    assert found["emulation"]
+    assert (found["architecture"], found["processor"]) == ("aarch64", "Cortex-A76")
+    assert found["emulation"].startswith("qemu-aarch64")
     assert found["packages"]["onnxruntime"] == machine.fingerprint()["packages"]["onnxruntime"]
 
 
