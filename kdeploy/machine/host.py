@@ -73,7 +73,7 @@ def fingerprint() -> dict[str, Any]:
         "nvidia_driver": _read("/sys/module/nvidia/version"),
         "container": container(),
         "virtual_machine": cpu.virtual,
-        "emulation": emulation(cpu, platform.machine(), [_read("/proc/1/cmdline"), _parent_command()]),
+        "emulation": emulation(cpu, platform.machine(), [_own_command(), _read("/proc/1/cmdline"), _parent_command()]),
         "load_average": list(os.getloadavg()),
     }
 
@@ -118,7 +118,7 @@ def emulation(cpu: Processor, architecture: str, commands: list[str | None]) -> 
     """A hint that this process runs under user-mode emulation, where a latency means nothing; None: no sign of it.
 
     cpu: what `/proc/cpuinfo` shows (older QEMU shows the host's). architecture: as `uname -m` says.
-    commands: command lines of other processes, in which QEMU does not hide itself.
+    commands: command lines in which QEMU does not hide itself.
     """
     for command in commands:
         program = Path((command or "").split("\0")[0]).name
@@ -130,6 +130,11 @@ def emulation(cpu: Processor, architecture: str, commands: list[str | None]) -> 
     if cpu.family is not None and cpu.family != claimed:
         return f"{architecture} on a processor of the {cpu.family} family"
     return None
+
+
+def _own_command() -> str | None:
+    # QEMU hides itself in /proc/self and under the process's number there, but not under this third name.
+    return _read("/proc/thread-self/cmdline")
 
 
 def _parent_command() -> str | None:

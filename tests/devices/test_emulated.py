@@ -1,0 +1,212 @@
+"""The emulated machine is what other tests take it for, and ONNX Runtime computes there as it does here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdeploy import machine
+from kdeploy.quantize.schemes import SCHEMES
+from tests.devices.machine import HOME, Machine
+
+pytestmark = pytest.mark.arm64
+
+
+def python(device, program, *, site=""):
+    done = device.run(f"PYTHONPATH={site} python3 -", input=program)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_its_processor(device):
+    assert device.run("uname -m").stdout == "aarch64\n"
+    assert python(device, "import platform; print(platform.machine())") == "aarch64"
+
+
+def test_its_user_is_not_root(device):
+    assert device.run("id -un; pwd").stdout == "pi\n/home/pi\n"
+    assert device.run("touch /usr/here").returncode == 1
+
+
+def test_another_key_is_refused(device, tmp_path):
+    # The host's, which the client takes for the user's: it is a key, but not the one that is let in.
+    config = (device.folder / "ssh_config").read_text().replace("user_key", "host_key")
+    (tmp_path / "ssh_config").write_text(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(device), "ssh_command", f"ssh -F {tmp_path / 'ssh_config'}")
+        done = device.run("true")
+    assert done.returncode == 255
+    assert "Permission denied" in done.stderr
+
+
+def test_kdeploy_sees_that_it_is_emulated(device, device_site):
+    program = "import json\nfrom kdeploy.machine import fingerprint\nprint(json.dumps(fingerprint()))"
+    found = json.loads(python(device, program, site=device_site))
+    assert (found["architecture"], found["processor"]) == ("aarch64", "Cortex-A76")
+    assert found["emulation"].startswith("qemu-aarch64")
+    assert found["packages"]["onnxruntime"] == machine.fingerprint()["packages"]["onnxruntime"]
+
+
+def test_its_doctor_warns_that_timings_mean_nothing(device, device_site):
+    program = "import sys\nsys.argv = ['kdeploy', 'doctor']\nfrom kdeploy.cli.main import main\nmain()"
+    assert "its timings mean nothing" in " ".join(python(device, program, site=device_site).split())
+
+
+COMPUTE = f"""
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+images = numpy.load("{HOME}/images.npy")
+for name in ("float32", "int8"):
+    session = onnxruntime.InferenceSession(f"{HOME}/{{name}}.onnx", options, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {{session.get_inputs()[0].name: images}})
+    numpy.savez(f"{HOME}/{{name}}.npz", **dict(zip([output.name for output in session.get_outputs()], outputs)))
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(device, device_site, tmp_path_factory):
+    """Outputs of a ResNet-8, there and here: by precision, then by name, a pair of arrays."""
+    from kdeploy.quantize.static import quantize
+    from tests.export.networks import CLASSES, cifar_classifier, export_to, random_images  # torch
+
+    folder = tmp_path_factory.mktemp("networks")
+    export_to(cifar_classifier(), folder / "float32.onnx", (32, 32, 3), CLASSES, metadata={})
+    calibration = random_images(64, (32, 32, 3))
+    quantize(folder / "float32.onnx", folder / "int8.onnx", scheme=SCHEMES["arm64"], images=calibration)
+    np.save(folder / "images.npy", random_images(32, (32, 32, 3), seed=1))
+
+    device.reset()
+    for file in folder.iterdir():
+        (device.path(HOME) / file.name).write_bytes(file.read_bytes())
+    python(device, COMPUTE, site=device_site)
+    there = {name: dict(np.load(device.path(HOME) / f"{name}.npz")) for name in ("float32", "int8")}
+    here = {name: computed(folder / f"{name}.onnx", folder / "images.npy") for name in there}
+    return {
+        name: {output: (array, here[name][output]) for output, array in arrays.items()}
+        for name, arrays in there.items()
+    }
+
+
+def computed(model, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: np.load(images)}), strict=True))
+
+
+def test_float32_is_within_a_millionth_of_x86(outputs):
+    there, here = outputs["float32"]["probabilities"]
+    assert there.shape == (32, 10)
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-6)
+
+
+def test_int8_is_the_same_as_on_x86(outputs):
+    if not machine.instruction_sets() & SCHEMES["x86-vnni"].instruction_sets:
+        pytest.skip("this processor saturates products of 8-bit numbers, an Arm one does not")
+    for there, here in outputs["int8"].values():
+        np.testing.assert_array_equal(there, here)
+
+
+def test_what_is_detached_lives_on_when_the_connection_is_cut(clean_device):
+    clean_device.run("setsid sleep 1000 > /dev/null 2>&1 < /dev/null &")
+    (sleeping,) = numbers(clean_device)
+    clean_device.cut()
+    assert clean_device.run("true").returncode == 255
+    assert numbers(clean_device) == [sleeping]
+    clean_device.restore()
+    assert clean_device.run("true").returncode == 0
+    assert numbers(clean_device) == [sleeping]
+
+
+def numbers(device):
+    return [process.number for process in device.processes()]
+
+
+def test_a_frozen_connection_hangs_until_it_is_thawed(clean_device):
+    clean_device.freeze()
+    with pytest.raises(subprocess.TimeoutExpired):
+        clean_device.run("true", timeout_s=3)
+    clean_device.thaw()
+    assert clean_device.run("true").returncode == 0
+
+
+def test_its_disk_can_be_full(clean_device):
+    with clean_device.disk(free_bytes=1_000_000):
+        done = clean_device.run("head -c 2000000 /dev/zero > file")
+        assert "No space left on device" in done.stderr
+        assert clean_device.path(HOME).joinpath("file").stat().st_size < 1_000_000 + 4096  # whole pages of memory
+    assert clean_device.run("head -c 2000000 /dev/zero > file").returncode == 0
+
+
+DOWNLOAD = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) python3 -m pip download --no-deps --retries 0 mdurl"
+
+
+def test_online_it_reaches_a_package_index(clean_device):
+    done = clean_device.run(DOWNLOAD)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in clean_device.files() if name.startswith("mdurl-")]
+
+
+def test_offline_it_reaches_none(clean_device):
+    clean_device.offline()
+    done = clean_device.run(DOWNLOAD)
+    assert done.returncode == 1
+    assert "No matching distribution found for mdurl" in done.stderr
+    resolve = "import socket\ntry: socket.getaddrinfo('pypi.org', 443)\nexcept socket.gaierror: print('unknown')"
+    assert python(clean_device, resolve) == "unknown"
+    # Nor any host by its number; the loopback alone is there.
+    connect = "import socket\ntry: socket.create_connection(('192.0.2.1', 443))\nexcept OSError as e: print(e.strerror)"
+    assert python(clean_device, connect) == "Network is unreachable"
+    assert python(clean_device, "import socket; socket.create_server(('127.0.0.1', 0)); print('served')") == "served"
+
+
+def test_nothing_of_it_is_left_when_it_stops(device, tmp_path):
+    mounts = Path("/proc/mounts").read_text()
+    other = Machine(device.root, tmp_path / "other")
+    other.start()
+    try:
+        assert other.run("setsid sleep 1001 > /dev/null 2>&1 < /dev/null &").returncode == 0
+        (sleeping,) = other.processes()
+    finally:
+        other.stop()
+    gone(sleeping.number)
+    assert Path("/proc/mounts").read_text() == mounts
+    assert "raspberrypi" not in os.uname().nodename
+    assert not list((device.root / "home").iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.devices.machine import Machine
+machine = Machine(Path(sys.argv[1]), Path(sys.argv[2]))
+machine.start()
+machine.run("setsid sleep 1002 > /dev/null 2>&1 < /dev/null &")
+print(machine.processes()[0].number, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_of_it_is_left_when_the_tests_are_killed(device, tmp_path):
+    project = Path(__file__).parent.parent.parent
+    command = [sys.executable, "-c", KILLED, str(device.root), str(tmp_path / "other")]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    gone(int(done.stdout))
+
+
+def gone(number):
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{number}").exists():
+        assert time.monotonic() < deadline, f"Process {number} lives on."
+        time.sleep(0.01)
