@@ -92,12 +92,12 @@ def _engines(run: Path, place: options.Target) -> list[Path]:
     """Those engines of a run that the device can open; in place of ours, those that were built on this very device."""
     from kdeploy.engines.base import MANIFEST
     from kdeploy.stages.devices import built_on
-    from kdeploy.targets.environment import runtimes
+    from kdeploy.targets.environment import abilities
 
     ours = sorted(manifest.parent for manifest in run.glob(f"engines/*/{MANIFEST}"))
     chosen = {folder.name: folder for folder in [*ours, *built_on(run, place.name)]}
     engine = {name: files.read_json(folder / MANIFEST)["engine"] for name, folder in chosen.items()}
-    there = runtimes(place)
+    there = abilities(place).engines
     left_out = [name for name in chosen if engine[name] not in there]
     if len(left_out) == len(chosen):
         needed = ", ".join(sorted(set(engine.values())))

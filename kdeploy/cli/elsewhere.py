@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +87,22 @@ def words_of(context: typer.Context, replaced: Mapping[str, Sequence[str]]) -> l
     return [*found, *(["--", *arguments] if arguments else [])]
 
 
-def carry_out(target: Target, words: Sequence[str], luggage: Luggage, after: Callable[[], None] | None = None) -> None:
-    """Do it there; write and print here what came of it, and end as it ended there.
+def carry_out(target: Target, words: Sequence[str], luggage: Luggage) -> None:
+    """Do it there; write and print here what came of it, and end as it ended there."""
+    with talking():
+        done = fetch(target, words, luggage)
+    if done.out:
+        write(luggage.named_as_here(done.out).removesuffix("\n"))
+    require_success(done, luggage, target)
 
-    after: what is done once the files are here, before anything is printed.
-    """
+
+def fetch(target: Target, words: Sequence[str], luggage: Luggage) -> Done:
+    """Do it there; what it wrote lies here when this returns, whatever status it ended with."""
     from kdeploy.targets.session import Work, carried_out
 
-    work = Work(words, luggage.files, list(luggage.outputs), _looks())
-    with talking(), carried_out(target, work) as done:
+    with carried_out(target, Work(words, luggage.files, list(luggage.outputs), _looks())) as done:
         _unpack(done, luggage)
-        if after is not None:
-            after()
-    _print(done, luggage, target)
+    return done
 
 
 def _unpack(done: Done, luggage: Luggage) -> None:
@@ -112,10 +115,9 @@ def _unpack(done: Done, luggage: Luggage) -> None:
             shutil.copyfile(path, temporary)
 
 
-def _print(done: Done, luggage: Luggage, target: Target) -> None:
-    out, err = luggage.named_as_here(done.out), luggage.named_as_here(done.err)
-    if out:
-        write(out.removesuffix("\n"))
+def require_success(done: Done, luggage: Luggage, target: Target) -> None:
+    """Raise here what it ended with there."""
+    err = luggage.named_as_here(done.err)
     if done.status == 0:
         return
     said, _, last = err.rpartition("kdeploy: ")

@@ -13,6 +13,7 @@ from kdeploy.cli.models import complete_model
 from kdeploy.cli.verbs import register as _register
 
 if TYPE_CHECKING:
+    from kdeploy.parity import Parity
     from kdeploy.stages.base import Run
     from kdeploy.stages.model import ModelRun
 
@@ -115,17 +116,24 @@ def export(
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Where parity fails, find the first node that computes something else.")
     ] = False,
+    target: options.TargetOption = "local",
     json_: options.JsonOption = None,
 ) -> None:
     """Export a run, any one model or an ONNX file to ONNX, quantise it, build engines, and check each against torch.
 
     Parity is measured and written beside each file; where it fails, the exit status is 3. Without --data it is shown
-    on random inputs, in float32 alone.
+    on random inputs, in float32 alone. With --target the ONNX files are made here, and the engines on the device.
 
     Example: kdeploy export timm:mobilenetv4_conv_small --data photos --engine onnxruntime --precision int8
     """
-    from kdeploy.cli.output import add, talking
+    from rich.console import Group
+
+    from kdeploy import targets
+    from kdeploy.cli.building import build_engines
+    from kdeploy.cli.output import add, emit, talking
+    from kdeploy.cli.tables import agreement_table, files_table
     from kdeploy.errors import UserError
+    from kdeploy.stages.builds import SUFFIX
 
     of_a_model = {
         "data": data,
@@ -147,19 +155,28 @@ def export(
         "simplify": simplify or None,
     }
     given = {name: value for name, value in of_a_model.items() if value is not None}
+    place = targets.parse(target)
+    if source.endswith(SUFFIX):  # what a device is given to do, see `builds`
+        build_engines(Path(source), out or Path("engines"), json_)
+        return
+    if Path(source).is_dir() and given:
+        left_out = ", ".join(f"--{_OPTIONS.get(name, name)}" for name in given)
+        raise UserError(f"{source} is a run, whose recipe says how it is exported: leave out {left_out}.")
+    if place is not None:
+        _there(place, source, given, bisect=bisect, json_=json_)
+        return
     with talking():
         if not Path(source).is_dir():
             run = export_model(source, given)
             written, rows = run.written, _rows(run)
             found = _bisected(run, written) if bisect else []
-        elif given:
-            left_out = ", ".join(f"--{_OPTIONS.get(name, name)}" for name in given)
-            raise UserError(f"{source} is a run, whose recipe says how it is exported: leave out {left_out}.")
         else:
             opened = _run(Path(source))
             written, rows = sorted(opened.folder.glob("export/*.onnx")), []
             found = _bisected(opened, written) if bisect else []
-    _show(json_, written, rows, against="the file itself" if source.endswith(".onnx") else "torch")
+    files, table = files_table(written, _against(source))
+    engines, below = agreement_table(rows)
+    emit(json_, {**files, **engines}, Group(table, "", below) if rows else table)
     if found:
         add(json_, "\n".join(found))
     _require_parity(written)
@@ -186,16 +203,33 @@ def _rows(run: ModelRun) -> list[Any]:
     return measure(run)
 
 
-def _show(target: str | None, written: list[Path], rows: list[Any], *, against: str) -> None:
-    """The files with their parity, and below them the engines, where there are any."""
+def _against(source: str) -> str:
+    """What the float32 file was compared with."""
+    return "the file itself" if source.endswith(".onnx") else "torch"
+
+
+def _there(place: options.Target, source: str, given: dict[str, Any], *, bisect: bool, json_: str | None) -> None:
+    """The files with their parity, made here, and the engines as the device built them; what failed parity is not."""
     from rich.console import Group
 
-    from kdeploy.cli.output import emit
-    from kdeploy.cli.tables import agreement_table, files_table
+    from kdeploy.cli.building import built_table
+    from kdeploy.cli.export_there import build_there, model_for, run_for
+    from kdeploy.cli.output import add, emit, talking
+    from kdeploy.cli.tables import files_table
 
-    files, table = files_table(written, against)
-    engines, below = agreement_table(rows)
-    emit(target, {**files, **engines}, Group(table, "", below) if rows else table)
+    with talking():
+        is_run = Path(source).is_dir()
+        run, stages = run_for(place, Path(source)) if is_run else model_for(place, source, given)
+        written = sorted({*run.folder.glob("export/*.onnx")} if is_run else {stage.source(run) for stage in stages})
+        found = _bisected(run, written) if bisect else []
+        built, kept = build_there(place, run, stages) if _holds(written) else ([], Path())
+    files, table = files_table(written, _against(source))
+    engines, below = built_table(built, str(kept))
+    emit(json_, {**files, **engines}, Group(table, "", below) if built else table)
+    if found:
+        add(json_, "\n".join(found))
+    _require_parity(written)
+    add(json_, f"Measure them there:  kdeploy bench {run.folder} --target {place.text}")
 
 
 def _bisected(run: Run, written: list[Path]) -> list[str]:
@@ -217,8 +251,16 @@ def _bisected(run: Run, written: list[Path]) -> list[str]:
     return sentences
 
 
+def _holds(written: list[Path]) -> bool:
+    return all(_parity(path).passed for path in written)
+
+
 def _require_parity(written: list[Path]) -> None:
+    for path in written:
+        _parity(path).require(str(path))
+
+
+def _parity(path: Path) -> Parity:
     from kdeploy import artifacts, parity
 
-    for path in written:
-        parity.Parity.model_validate(artifacts.read_json(parity.record_path(path))).require(str(path))
+    return parity.Parity.model_validate(artifacts.read_json(parity.record_path(path)))

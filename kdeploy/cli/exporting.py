@@ -115,6 +115,7 @@ def _asked(name: str, given: dict[str, Any]) -> Asked:
         scheme=given.get("scheme", "auto"),
         samples=given.get("samples", DEFAULT_SAMPLES),
         simplify="simplify" in given,
+        elsewhere="elsewhere" in given,
     )
     asked.check()
     return asked

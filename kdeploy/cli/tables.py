@@ -79,7 +79,7 @@ def networks_table(folder: Path) -> Listing:
         for network in networks
     ]
     table = plain_table(titles, rows, right=titles[2:])
-    _caption(
+    caption(
         table,
         "Accuracy on validation, which chose the epoch; agrees: share of it on which the teacher says the same. "
         f"Weights: {folder / 'networks'}/<network>/<network>.safetensors",
@@ -97,7 +97,8 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _caption(table: Table, text: str) -> None:
+def caption(table: Table, text: str) -> None:
+    """A sentence below a table."""
     table.caption = Text(text)
     table.caption_justify = "left"
 
@@ -117,7 +118,7 @@ def files_table(written: Sequence[Path], against: str = "torch") -> Listing:
         rows.append((path.name, figures.size(path.stat().st_size), verdict, difference, agreement, str(record.samples)))
     titles = ("file", "size", "parity", "differs by", "same class", "inputs")
     table = plain_table(titles, rows, right=("size", *titles[3:]))
-    _caption(
+    caption(
         table,
         f"In {written[0].parent}. Parity: float32 against {against}, in ONNX Runtime, the others against float32; "
         "the largest difference as a share of the outputs' scale.",
@@ -142,7 +143,7 @@ def agreement_table(rows: Sequence[Row]) -> Listing:
     titles = ("engine", "precision", "agreement", "accuracy", "size")
     table = plain_table(titles, cells, right=titles[2:])
     if rows:
-        _caption(
+        caption(
             table,
             f"On {rows[0].samples} {rows[0].images}, with 95 % intervals. Agreement: the same class as the float32 "
             f"file. In {Path(rows[0].path).parent}.",

@@ -47,29 +47,30 @@ class BuildEngine:
         engines.require(engine)
         folder = run.folder / "engines" / self.row
         with events.task(f"build {self.row}"):
-            engine.build(self._source(run), folder, self._manifest(run))
+            engine.build(self.source(run), folder, self.manifest(run))
         return [path for path in folder.rglob("*") if path.is_file()]
 
-    def _source(self, run: Run) -> Path:
+    def source(self, run: Run) -> Path:
+        """What it is built from."""
         if self.asked.engine == PYTORCH:
             return run.folder / "networks" / self.role
         return export.onnx_file(run.folder, self.role, precisions.label(self.asked, run.recipe.engines))
 
     def _hash(self, run: Run) -> str:
-        source = self._source(run)
+        source = self.source(run)
         return artifacts.sha256_file(source / f"{self.role}.safetensors" if source.is_dir() else source)
 
     def _card(self, run: Run) -> Path:
         return run.folder / "networks" / self.role / f"{self.role}.json"
 
-    def _manifest(self, run: Run) -> Manifest:
+    def manifest(self, run: Run) -> Manifest:
         """What is known before the build."""
         card = artifacts.read_json(self._card(run))
         is_torch = self.asked.engine == PYTORCH
         in_graph = is_torch or run.recipe.export.preprocess == "in-graph"
         scheme, opset = None, None if is_torch else run.recipe.export.opset
         if self.asked.precision in INTEGER:
-            quantised = artifacts.read_json(self._source(run).with_suffix(".json"))
+            quantised = artifacts.read_json(self.source(run).with_suffix(".json"))
             scheme, opset = quantised["scheme"], quantised["opset"]
         return Manifest(
             engine=self.asked.engine,

@@ -56,6 +56,8 @@ class Asked:
     scheme: str = "auto"
     samples: int = DEFAULT_SAMPLES
     simplify: bool = False
+    elsewhere: bool = False
+    """Whether the engines are built on another device."""
 
     def check(self) -> None:
         """Raise a UserError for what cannot be done, before anything is."""
@@ -75,7 +77,9 @@ class Asked:
                 "--data PATH, a folder of images."
             )
         for name in self.engines:
-            engines.require(engines.find(name))
+            engine = engines.find(name)
+            if not self.elsewhere:
+                engines.require(engine)
         if self.simplify:
             require_simplifier()
 
@@ -223,8 +227,9 @@ def compile_engines(run: ModelRun, asked: Asked) -> None:
         simplify_file(run, role)
     for label, spec in made_of_float32(asked.files).items():
         run.do(Quantize(role, label, spec))
-    for row in asked.rows:
-        run.do(BuildEngine(role, row))
+    if not asked.elsewhere:
+        for row in asked.rows:
+            run.do(BuildEngine(role, row))
 
 
 def is_sound(run: ModelRun) -> bool:

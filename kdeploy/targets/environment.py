@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,25 @@ def require(channel: Channel, target: Target) -> dict[str, Any]:
     return found
 
 
-def runtimes(target: Target) -> list[str]:
-    """The engines whose runtime the device has. Raises Unavailable as `require` does."""
+@dataclass(frozen=True)
+class Abilities:
+    """engines: those whose runtime the device has. instruction_sets: of its processor."""
+
+    engines: tuple[str, ...]
+    instruction_sets: frozenset[str]
+
+
+def abilities(target: Target) -> Abilities:
+    """What the device can run. Raises Unavailable as `require` does."""
     program = (
-        "import json; from kdeploy import engines\n"
-        "print(json.dumps([name for name in engines.names() if engines.find(name).available().ok]))"
+        "import json; from kdeploy import engines, machine\n"
+        "there = [name for name in engines.names() if engines.find(name).available().ok]\n"
+        "print(json.dumps([there, sorted(machine.instruction_sets())]))"
     )
     with connected(target) as channel:
         require(channel, target)
-        found: list[str] = channel.ask("ask", program=program)["found"]
-        return found
+        names, sets = channel.ask("ask", program=program)["found"]
+    return Abilities(tuple(names), frozenset(sets))
 
 
 def set_up(channel: Channel, target: Target, extras: frozenset[str], *, carry: bool) -> str:
