@@ -16,12 +16,12 @@ from kdeploy.parity import Parity
 from kdeploy.provenance import RunRecord, now
 from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.beside import LETTERS, beside
-from kdeploy.report.data import Epoch, Gate, LayerCost, ReportData, ReportedEpochs, Sensitivity, Stage
+from kdeploy.report.data import Device, Epoch, Gate, LayerCost, ReportData, ReportedEpochs, Sensitivity, Stage
 from kdeploy.report.lineage import lineage
 from kdeploy.report.rows import Row, rows_from
 from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
 from kdeploy.report.verdicts import int8_failures
-from kdeploy.stages import gates
+from kdeploy.stages import devices, gates
 from kdeploy.stages.bench import measurements
 from kdeploy.stages.bundle import bundle_file
 
@@ -88,6 +88,7 @@ class RunResults:
             "rows": [row.model_dump() for row in self.rows],
             "gates": [gate.model_dump() for gate in self.gates],
             "int8_failures": self.int8_failures,
+            "devices": [device.model_dump(mode="json") for device in on_devices(self.folder)],
             "report": str(self.report),
             "bundle": str(self.bundle) if self.bundle.exists() else None,
             "bundles": {role: str(path) for role, path in self.bundles.items()},
@@ -145,10 +146,23 @@ def report_data(folder: Path, siblings: Sequence[RunResults] = ()) -> ReportData
         lineage=lineage(record.stages, [one for row in found.rows for one in measured if one.name == row.key], held),
         sensitivity=_sensitivity(folder),
         machine=record.machine,
+        devices=on_devices(folder),
         warnings=_warnings(folder),
         notes=_notes(folder),
         paths={"run": str(folder), **_bundle_paths(found)},
     )
+
+
+def on_devices(folder: Path) -> tuple[Device, ...]:
+    """What was measured of a run on other machines. The teacher is what their ratios refer to, where it is there."""
+    found = []
+    for name, measured in devices.measured_on(folder).items():
+        names = [one.name for one in measured]
+        baseline = next((row for row in names if row.startswith("teacher-")), names[0])
+        last = max(measured, key=lambda one: one.measured_at)
+        rows = tuple(rows_from(measured, baseline=baseline))
+        found.append(Device(name=name, rows=rows, machine=last.machine, measured_at=last.measured_at))
+    return tuple(found)
 
 
 def _shipped(packed: Path) -> str:

@@ -34,6 +34,8 @@ def report(
 
     Example: kdeploy report runs/quickstart
     """
+    from rich.console import Group
+
     from kdeploy import results
     from kdeploy.cli.output import add, emit, talking
     from kdeploy.cli.runs import seeds_in
@@ -53,7 +55,12 @@ def report(
     means = aggregate([run.rows for run in found]) if results.are_seeds(found) else None
     payload = results.page_to_json(found, data)
     table = ResultTable(data.rows) if means is None else AggregateTable(means)
-    emit(json_, {**payload, "report": str(targets[0]), "reports": [str(target) for target in targets]}, table)
+    elsewhere = [part for device in data.devices for part in ("", f"On {device.name}:", ResultTable(device.rows))]
+    emit(
+        json_,
+        {**payload, "report": str(targets[0]), "reports": [str(target) for target in targets]},
+        Group(table, *elsewhere),
+    )
     add(json_, "\n".join([*results.letters(found), *(f"report  {target}" for target in targets)]))
 
 

@@ -40,15 +40,16 @@ def beside(reports: Sequence[ReportData]) -> ReportData:
             "rows": tuple(_rows(marked, elsewhere)),
             "measurements": measurements,
             **{name: _joined(marked, name) for name in ("curves", "epochs", "parity", "paths")},
-            **{
-                name: tuple(one for report in marked for one in getattr(report, name))
-                for name in ("gates", "int8_failures", "provenance", "lineage", "sensitivity", "warnings", "notes")
-            },
+            **{name: tuple(one for report in marked for one in getattr(report, name)) for name in _LISTED},
             "further_machines": {
                 letter: report.machine for letter, report in zip(LETTERS, marked, strict=False) if report in elsewhere
             },
         }
     )
+
+
+_LISTED = ("gates", "int8_failures", "provenance", "lineage", "sensitivity", "devices", "warnings", "notes")
+"""Parts of a report that are lists: those of one run after those of another."""
 
 
 def _rows(marked: Sequence[ReportData], elsewhere: Sequence[ReportData]) -> list[Row]:
@@ -94,6 +95,7 @@ def _marked(report: ReportData, letter: str) -> ReportData:
             "provenance": tuple(_stage(stage, letter) for stage in report.provenance),
             "lineage": tuple(_made(made, letter) for made in report.lineage),
             "sensitivity": tuple(one.model_copy(update={"name": f"{letter} {one.name}"}) for one in report.sensitivity),
+            "devices": tuple(one.model_copy(update={"name": f"{letter} {one.name}"}) for one in report.devices),
             **{
                 name: tuple(f"{letter}: {said}" for said in getattr(report, name))
                 for name in ("int8_failures", "warnings", "notes")

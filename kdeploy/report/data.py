@@ -62,6 +62,16 @@ class Gate(Part):
     passed: bool
 
 
+class Device(Part):
+    """What was measured on another machine, by `kdeploy bench --target`."""
+
+    name: str
+    rows: tuple[Row, ...]
+    """In their own order, and with ratios among themselves: nothing is compared between machines but accuracy."""
+    machine: dict[str, Any]
+    measured_at: str
+
+
 class LayerCost(BaseModel):
     """What int8 costs in one layer alone, of what `quantize.sensitivity.LayerCost` holds."""
 
@@ -155,6 +165,7 @@ class ReportData(Part):
     machine: dict[str, Any]
     further_machines: dict[str, dict[str, Any]] = {}
     """Of runs beside the first, by their letter, where they were made on another machine."""
+    devices: tuple[Device, ...] = ()
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What the procedure has to say of its networks: sentences."""

@@ -16,7 +16,13 @@ class Report:
     name = "report"
 
     def inputs(self, run: Run) -> Mapping[str, Any]:
-        folders = ("bench/*.json", "export/*.json", "networks/*/*.json*", "sensitivity/*.json")
+        folders = (
+            "bench/*.json",
+            "devices/*/bench/*.json",
+            "export/*.json",
+            "networks/*/*.json*",
+            "sensitivity/*.json",
+        )
         shown = run.files(*folders, "gates.json", "*.kdz", "recipe.yaml")
         return {str(path.relative_to(run.folder)): artifacts.sha256_file(path) for path in shown}
 

@@ -2,6 +2,7 @@
 
 from kdeploy.report.sections import (
     checks,
+    devices,
     footprint,
     layers,
     notes,
@@ -17,6 +18,7 @@ from kdeploy.report.sections.base import Section
 
 SECTIONS: tuple[Section, ...] = (
     results.SECTION,
+    devices.SECTION,
     notes.SECTION,
     seeds.SECTION,
     tradeoff.SECTION,
