@@ -52,7 +52,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A look: 1 second and 64 calls are enough.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 4 where a measurement is INVALID.")
+        bool, typer.Option("--strict", help="Exit with status 4 where a measurement is INVALID or emulated.")
     ] = False,
     layers: Annotated[
         bool, typer.Option("--layers", help="Show by layer where the time goes, as the engines' own profilers tell it.")
@@ -127,6 +127,8 @@ def bench(
 
     --scenario adds MLPerf's, each with its two audits: the same outputs as in an accuracy run, and no caching.
 
+    On an emulated processor accuracy and size are measured, and neither time nor memory.
+
     Example: kdeploy bench old.kdz new.kdz --batch 8
     """
     from rich.console import Group
@@ -135,7 +137,7 @@ def bench(
     from kdeploy.bench import regression
     from kdeploy.bench.layers import with_layers
     from kdeploy.cli.bench_there import bench_there
-    from kdeploy.cli.comparing import conditions, scenarios_asked, sentences
+    from kdeploy.cli.comparing import conditions, require_clock, scenarios_asked, sentences
     from kdeploy.cli.output import add, emit, talking
     from kdeploy.machine import fingerprint
     from kdeploy.recipe.schema import BenchSpec, GatesSpec
@@ -160,6 +162,7 @@ def bench(
         check_ending(file)
     asked = conditions(against, fail_if or [])
     scenarios = scenarios_asked(scenario or [], rate, bound_ms, mlperf, loadgen, spec)
+    require_clock(scenario or [], layers, [] if asked is None else asked[1])
     with talking():
         found = _everything(artifacts)
         if asked is not None:
@@ -185,7 +188,8 @@ def bench(
     emit(json_, payload, Group(ResultTable(rows), "", LayerTables(profiles)) if profiles else ResultTable(rows))
     notes = [*scenario_lines(measured), *sentences(comparison, measured), *map(regression.sentence, checked)]
     notes += [*failures, *calls.lines(measured), *energy.lines(measured)]
-    add(json_, "\n".join(notes))
+    if notes:
+        add(json_, "\n".join(notes))
     for file in save or []:
         write_measured(file, measured, rows)
         add(json_, f"saved  {file}")
@@ -209,12 +213,12 @@ def _besides(
     processes: int | None,
 ) -> tuple[list[LayerProfile], Comparison | None, KdeployError | None]:
     """Layers and the comparison, as far as they come: what went wrong is raised when all the rest was shown."""
-    from kdeploy.cli.comparing import compared_in_turns
+    from kdeploy.cli.comparing import compared_in_turns, profiled
     from kdeploy.errors import KdeployError
 
     profiles: list[LayerProfile] = []
     try:
-        profiles = _profiled(found, spec.threads, out) if layers else []
+        profiles = profiled(found, spec.threads, out) if layers else []
         if processes is None:
             return profiles, None, None
         return profiles, compared_in_turns(measured, {one.name: one.path for one in found}, spec, processes), None
@@ -248,20 +252,6 @@ def _measured(
         if out is not None:
             files.write_json(out / f"{one.name}.json", result.model_dump(mode="json"))
     return measured, None
-
-
-def _profiled(found: Sequence[options.Artifact], threads: int, out: Path | None) -> list[LayerProfile]:
-    """Each by layer, kept in `out` with the plot of all."""
-    from kdeploy import artifacts as files
-    from kdeploy.bench.profiling import profile_all
-    from kdeploy.report.charts.profile import draw
-
-    profiles = list(profile_all(found, threads=threads))
-    if out is not None and profiles:
-        for one in profiles:
-            files.write_json(out / f"{one.name}.layers.json", one.model_dump(mode="json"))
-        files.write_text(out / "layers.svg", draw(profiles))
-    return profiles
 
 
 def _scenario_names(incomplete: str) -> list[str]:
