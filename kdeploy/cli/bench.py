@@ -37,7 +37,7 @@ def bench(
             "--batch", metavar="N", min=1, help="A batch size beside 1; may be repeated.", show_default="1 alone"
         ),
     ] = None,
-    threads: options.ThreadsOption = 1,
+    threads: options.SuitedThreadsOption = None,
     min_time: Annotated[
         float | None,
         typer.Option(
@@ -112,6 +112,7 @@ def bench(
             ".schema.json (of --out's files). May be repeated.",
         ),
     ] = None,
+    board: options.BoardOption = None,
     target: options.TargetOption = "local",
     json_: options.JsonOption = None,
 ) -> None:
@@ -127,7 +128,8 @@ def bench(
 
     --scenario adds MLPerf's, each with its two audits: the same outputs as in an accuracy run, and no caching.
 
-    On an emulated processor accuracy and size are measured, and neither time nor memory.
+    --for takes the threads that suit a board, and warns of what should be otherwise there before measuring. On an
+    emulated processor accuracy and size are measured, and neither time nor memory.
 
     Example: kdeploy bench old.kdz new.kdz --batch 8
     """
@@ -139,6 +141,7 @@ def bench(
     from kdeploy.cli.bench_there import bench_there
     from kdeploy.cli.comparing import conditions, require_clock, scenarios_asked, sentences
     from kdeploy.cli.output import add, emit, talking
+    from kdeploy.cli.suiting import suited
     from kdeploy.machine import fingerprint
     from kdeploy.recipe.schema import BenchSpec, GatesSpec
     from kdeploy.report import calls, energy
@@ -150,11 +153,11 @@ def bench(
 
     if (place := targets.parse(target)) is not None:
         paths = {"artifacts": artifacts, "against": against, "out": out, "loadgen": loadgen, "save": save}
-        bench_there(context, place, {**paths, "board": None, "json_": json_}, _test_images)
+        bench_there(context, place, {**paths, "board": board, "json_": json_}, _test_images)
         return
     spec = BenchSpec(
         batch=tuple(dict.fromkeys([1, *(batch or [])])),
-        threads=threads,
+        threads=threads or 1,
         min_time_s=min_time or (_QUICK_S if quick else _TIME_S),
         min_count=min_count or (_QUICK_COUNT if quick else _COUNT),
     )
@@ -164,9 +167,10 @@ def bench(
     scenarios = scenarios_asked(scenario or [], rate, bound_ms, mlperf, loadgen, spec)
     require_clock(scenario or [], layers, [] if asked is None else asked[1])
     with talking():
+        spec = suited(spec, board, threads)
         found = _everything(artifacts)
         if asked is not None:
-            regression.require_comparable(asked[0], [one.name for one, _ in found], fingerprint(), threads)
+            regression.require_comparable(asked[0], [one.name for one, _ in found], fingerprint(), spec.threads)
         measured, stopped = _measured(found, spec, out, scenarios)
         several = len(artifacts) > 1 if compare is None else compare
         profiles, comparison, failure = _besides(
