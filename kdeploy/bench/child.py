@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,18 @@ def main(job_path: Path) -> None:
 
 
 def measure(job: Job, send: Send) -> Outcome:
-    """Open, run once, measure accuracy where there is data, then the latency of each batch size."""
+    """Open, run once, measure accuracy where there is data, then the latency of each batch size.
+
+    On an emulated processor nothing is timed: each batch size is run once.
+    """
     pinning.check_threads(job.bench.threads)
     pinned = pinning.pin(job.bench.threads)
     session, layout, classes, load_ms = open_artifact(Path(job.artifact), job.bench.threads)
     with session:
         batches = _batches(job, layout)
         data = None if job.data is None else _load(Path(job.data), layout, classes)
+        if job.emulated:
+            return _untimed(job, session, layout, classes, batches, data, send)
         asked = 0 if job.scenarios is None else len(job.scenarios.names)
         parts = _Parts(send, len(batches) + (data is not None) + asked)
         images = None if data is None else data["images"]
@@ -68,6 +73,32 @@ def measure(job: Job, send: Send) -> Outcome:
         scenarios_watched=tuple(watched),
         loadgen=tuple(loadgen),
         session=described,
+    )
+
+
+def _untimed(
+    job: Job,
+    session: Session,
+    layout: Layout,
+    classes: tuple[str, ...],
+    batches: Sequence[int],
+    data: Data | None,
+    send: Send,
+) -> Outcome:
+    """That it runs, and how accurate it is."""
+    parts = _Parts(send, 1)
+    for batch in batches:
+        session.run(inputs_for(layout, batch, None, kinds=1)[0])
+    return Outcome(
+        load_ms=None,
+        first_inference_ms=None,
+        latency=(),
+        spans=None,
+        accuracy=None if data is None else _accuracy(session, layout, classes, data, job.split, parts),
+        scenarios=(),
+        scenarios_watched=(),
+        loadgen=(),
+        session=session.describe(),
     )
 
 

@@ -18,7 +18,8 @@ _CHANCE = 0.01
 """Below it, a disagreement is more than chance would have it."""
 _DRAWS = 1000
 
-Decision = Literal["faster", "slower", "no difference shown"]
+Decision = Literal["faster", "slower", "no difference shown", "not timed"]
+"""The last: on an emulated processor, where only accuracies are compared."""
 
 
 class Disagreement(Record):
@@ -35,10 +36,10 @@ class Compared(Record):
     """One side against the baseline."""
 
     name: str
-    ratio: float
-    """Its median latency over the baseline's: 0.5 is twice as fast."""
-    low: float
-    high: float
+    ratio: float | None
+    """Its median latency over the baseline's: 0.5 is twice as fast. None: not timed."""
+    low: float | None
+    high: float | None
     """The interval at 99 % confidence for all sides together, so wider where there are several."""
     decision: Decision
     disagreement: Disagreement | None
@@ -51,7 +52,7 @@ class Comparison(Record):
     baseline: str
     sides: tuple[Compared, ...]
     processes: int
-    """Fresh ones, of each side."""
+    """Fresh ones, of each side; 0 here and below: not timed."""
     rounds: int
     """Blocks of each process."""
     calls: dict[str, int]
@@ -155,6 +156,30 @@ def compared(
     )
 
 
+def untimed(accuracies: Mapping[str, Accuracy | None], baseline: str) -> Comparison:
+    """The record where nothing can be timed: who is right where the other is wrong."""
+    return Comparison(
+        baseline=baseline,
+        sides=tuple(
+            Compared(
+                name=name,
+                ratio=None,
+                low=None,
+                high=None,
+                decision="not timed",
+                disagreement=disagreement(accuracies[baseline], found),
+            )
+            for name, found in accuracies.items()
+            if name != baseline
+        ),
+        processes=0,
+        rounds=0,
+        calls={},
+        duration_s=0.0,
+        block_medians_ms={},
+    )
+
+
 def _rows(medians: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in medians.tolist())
 
@@ -162,12 +187,16 @@ def _rows(medians: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
 def sentence(found: Compared, names: Mapping[str, str], baseline: str) -> str:
     """What a comparison says, for people."""
     one, other = names.get(found.name, found.name), names.get(baseline, baseline)
-    times = f"[{found.low:.4g}, {found.high:.4g}]"
-    if found.decision == "no difference shown":
+    if found.decision == "not timed":
+        said = f"{one} and {other}: which is faster is not measured"
+    elif found.decision == "no difference shown":
         said = f"{one}: no difference from {other} that this many calls could show"
     else:
         said = f"{one} is {found.decision} than {other}"
-    said = f"{said}: its median takes {found.ratio:.4g} times as long, 99 % interval {times}."
+    if found.ratio is not None:
+        interval = f"[{found.low:.4g}, {found.high:.4g}]"
+        said += f": its median takes {found.ratio:.4g} times as long, 99 % interval {interval}"
+    said += "."
     return said if found.disagreement is None else f"{said} {_disagree(found.disagreement)}"
 
 

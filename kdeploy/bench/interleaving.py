@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdeploy import artifacts, events
+from kdeploy.bench.emulation import require_real
 from kdeploy.bench.job import BlocksJob
 from kdeploy.bench.measure import located
 from kdeploy.bench.pinning import thread_environment
@@ -63,8 +64,9 @@ def interleave(
 
     Returns the medians of the blocks by side, `[processes, rounds]` in milliseconds, the calls of a block by side, and
     how long it took. Each round has one block of every process. program: what a process runs, for Python's command
-    line. Raises UserError where a process is killed.
+    line. Raises UserError where a process is killed, Unavailable where the processor is emulated.
     """
+    require_real("Which is faster")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdeploy-bench-")))
         opened = {name: stack.enter_context(located(path)).resolve() for name, path in paths.items()}

@@ -35,6 +35,8 @@ class Job(Record):
     """A NumPy archive with `images`, uint8 `[N, H, W, C]`, and `labels`, int64 `[N]`."""
     split: str
     scenarios: ScenariosAsked | None
+    emulated: bool = False
+    """Take no time of anything: see that it runs, and how accurate it is."""
     outcome: str
 
 
@@ -73,10 +75,10 @@ class Failure(Record):
 class Outcome(Record):
     """What the child measured; the fields are those of `results.Measurement`."""
 
-    load_ms: float
-    first_inference_ms: float
+    load_ms: float | None
+    first_inference_ms: float | None
     latency: tuple[Latency, ...]
-    spans: Spans
+    spans: Spans | None
     accuracy: Accuracy | None
     scenarios: tuple[Audited, ...]
     scenarios_watched: tuple[Watched, ...]

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdeploy import artifacts, events, machine
+from kdeploy.bench.emulation import require_real
 from kdeploy.bench.energy import Sampler, Window, find_meters
 from kdeploy.bench.job import Job, Outcome, ScenariosAsked
 from kdeploy.bench.process import run_fresh, run_job
@@ -20,6 +22,7 @@ from kdeploy.bundle import open_bundle
 from kdeploy.engines import read_manifest
 from kdeploy.engines._onnx_file import weight_files
 from kdeploy.engines.base import Manifest
+from kdeploy.machine import host
 from kdeploy.recipe.schema import BenchSpec
 from kdeploy.sources.base import ImageSet
 
@@ -43,9 +46,13 @@ def measure(
 
     Accuracy and the inputs of the timed calls come from `data`; without it, accuracy is None and the inputs are
     seeded noise, as always for an ONNX file, which says nothing of how an image becomes its input. Nothing is left
-    behind on disk. Raises UserError where the artefact is damaged or does not fit the data or the spec, Unavailable
-    where its runtime is not installed.
+    behind on disk. On an emulated processor it is run and its accuracy measured, and no time, memory or energy is.
+    Raises UserError where the artefact is damaged or does not fit the data or the spec, Unavailable where its runtime
+    is not installed, or scenarios are asked of an emulated processor.
     """
+    if scenarios is not None:
+        require_real("MLPerf's scenarios")
+    emulated = host.emulated()
     with located(artifact) as path, tempfile.TemporaryDirectory(prefix="kdeploy-bench-") as temporary:
         manifest = read_manifest(path) if path.is_dir() else None
         if manifest is None and data is not None:
@@ -60,16 +67,25 @@ def measure(
             data=None if data is None else _store(folder / "data.npz", data),
             split=split,
             scenarios=scenarios,
+            emulated=emulated is not None,
             outcome=str(folder / "outcome.json"),
         )
-        with Sampler(find_meters()) as sampler:
-            rest = sampler.rest(min(_REST_S, spec.min_time_s))
-            outcome = run_job(job, folder, name)
-        timed = tuple(_with_energy(one, sampler, rest) for one in outcome.latency)
-        cold_start_ms, memory = run_fresh(path.resolve(), folder, spec.threads, name)
-        found = _assemble(path, manifest, outcome, name, role, spec)
-    found = found.model_copy(update={"latency": timed, "cold_start_ms": cold_start_ms, "memory": memory})
+        if emulated is not None:
+            outcome, clocked = run_job(job, folder, name), {"emulated": emulated}
+        else:
+            outcome, clocked = _clocked(job, folder, name, path, spec)
+        found = _assemble(path, manifest, outcome, name, role, spec).model_copy(update=clocked)
     return found.model_copy(update={"verdict": judge(found)})
+
+
+def _clocked(job: Job, folder: Path, name: str, path: Path, spec: BenchSpec) -> tuple[Outcome, dict[str, Any]]:
+    """What the child measured; and, as fields of the measurement, what meters and fresh processes add to it."""
+    with Sampler(find_meters()) as sampler:
+        rest = sampler.rest(min(_REST_S, spec.min_time_s))
+        outcome = run_job(job, folder, name)
+    timed = tuple(_with_energy(one, sampler, rest) for one in outcome.latency)
+    cold_start_ms, memory = run_fresh(path.resolve(), folder, spec.threads, name)
+    return outcome, {"latency": timed, "cold_start_ms": cold_start_ms, "memory": memory}
 
 
 def _with_energy(latency: Latency, sampler: Sampler, rest: Window) -> Latency:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdeploy import events, machine
 from kdeploy.bench.artifacts import Artifact
+from kdeploy.bench.emulation import require_real
 from kdeploy.bench.layers import Layer, LayerProfile, Timing
 from kdeploy.bench.process import run_child
 from kdeploy.bench.results import Record
@@ -46,8 +47,9 @@ def profile(
 
     batch: None: 1, or the one batch that the file takes. The inputs are seeded noise. Nothing is left behind on disk.
     Raises UserError where the artefact is damaged, does not take this batch or threads, or its engine tells no times
-    by layer, and Unavailable where its runtime is not installed.
+    by layer, and Unavailable where its runtime is not installed or the processor is emulated.
     """
+    require_real("Times by layer")
     located = open_bundle(artifact) if artifact.suffix == ".kdz" else nullcontext(artifact)
     with located as path, tempfile.TemporaryDirectory(prefix="kdeploy-bench-") as temporary:
         folder = Path(temporary)

@@ -18,7 +18,9 @@ from kdeploy.bench.statistics import wilson
 from kdeploy.errors import GateFailed, UserError, nearest
 
 _CONDITION = re.compile(r"\s*(\w+(?:\.\d)?)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*(%?)\s*")
-_SAME_MACHINE = ("processor", "board", "architecture", "memory_bytes")
+_SAME_MACHINE = ("processor", "board", "architecture", "memory_bytes", "emulation")
+UNCLOCKED = ("accuracy", "size")
+"""Figures that are the same on an emulated processor."""
 _STRETCHES = 20
 """Parts of a run that are drawn anew: a machine's speed drifts, and neighbouring calls share it."""
 _DRAWS = 1000

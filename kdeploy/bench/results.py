@@ -89,7 +89,8 @@ class Memory(Record):
 class Verdict(Record):
     """Whether the figures can be believed."""
 
-    valid: bool
+    valid: bool | None
+    """None: emulated. No time is claimed that could be believed or not, and nothing speaks against the rest."""
     reasons: tuple[str, ...]
     """Why not."""
     warnings: tuple[str, ...]
@@ -127,16 +128,21 @@ class Measurement(Record):
     """The same after zlib, file by file; None: measured before there was this field."""
     parameters: int | None
     macs: int | None
-    load_ms: float
-    """Opening the engine's files, its runtime imported and the files verified before."""
-    first_inference_ms: float
+    emulated: str | None = None
+    """What emulates the processor: then no time, no memory and no energy is measured. None: it is a real one, or this
+    was measured before there was this field."""
+    load_ms: float | None
+    """Opening the engine's files, its runtime imported and the files verified before. None here and of what is timed
+    below: emulated."""
+    first_inference_ms: float | None
     """The first call after that, at batch 1 (or the one batch that the file takes)."""
     cold_start_ms: float | None = None
     """From starting a fresh process to the end of its first inference, Python and the runtime's import among it."""
     threads: int
     latency: tuple[Latency, ...]
+    """By batch; none: emulated."""
     spans: Spans | None = None
-    """Where the time of one call goes; None: measured before there were spans."""
+    """Where the time of one call goes; None: emulated, or measured before there were spans."""
     accuracy: Accuracy | None
     """None: no data to measure it on."""
     scenarios: tuple[Audited, ...] = ()

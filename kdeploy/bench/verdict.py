@@ -26,7 +26,13 @@ _SHORTEST_S = 1.0
 
 
 def judge(found: Measurement) -> Verdict:
-    """VALID or INVALID, with the reasons, and what is only a warning."""
+    """VALID or INVALID, with the reasons, and what is only a warning.
+
+    Neither, where the processor is emulated and nothing was timed: then only what it computed can be INVALID.
+    """
+    if found.emulated is not None:
+        other = (*_other_provider(found.session), *_other_precision(found))
+        return Verdict(valid=False if other else None, reasons=other, warnings=())
     cores = (found.session.get("pinned") or {}).get("cores")
     reasons = [*_emulated(found.machine), *_other_provider(found.session), *_other_precision(found)]
     warnings = [*_of_the_machine(found.machine), *_unpinned(found.session)]

@@ -37,7 +37,7 @@ def bench(
             "--batch", metavar="N", min=1, help="A batch size beside 1; may be repeated.", show_default="1 alone"
         ),
     ] = None,
-    threads: options.ThreadsOption = 1,
+    threads: options.SuitedThreadsOption = None,
     min_time: Annotated[
         float | None,
         typer.Option(
@@ -52,7 +52,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A look: 1 second and 64 calls are enough.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 4 where a measurement is INVALID.")
+        bool, typer.Option("--strict", help="Exit with status 4 where a measurement is INVALID or emulated.")
     ] = False,
     layers: Annotated[
         bool, typer.Option("--layers", help="Show by layer where the time goes, as the engines' own profilers tell it.")
@@ -112,6 +112,7 @@ def bench(
             ".schema.json (of --out's files). May be repeated.",
         ),
     ] = None,
+    board: options.BoardOption = None,
     target: options.TargetOption = "local",
     json_: options.JsonOption = None,
 ) -> None:
@@ -127,6 +128,9 @@ def bench(
 
     --scenario adds MLPerf's, each with its two audits: the same outputs as in an accuracy run, and no caching.
 
+    --for takes the threads that suit a board, and warns of what should be otherwise there before measuring. On an
+    emulated processor accuracy and size are measured, and neither time nor memory.
+
     Example: kdeploy bench old.kdz new.kdz --batch 8
     """
     from rich.console import Group
@@ -135,8 +139,9 @@ def bench(
     from kdeploy.bench import regression
     from kdeploy.bench.layers import with_layers
     from kdeploy.cli.bench_there import bench_there
-    from kdeploy.cli.comparing import conditions, scenarios_asked, sentences
+    from kdeploy.cli.comparing import conditions, require_clock, scenarios_asked, sentences
     from kdeploy.cli.output import add, emit, talking
+    from kdeploy.cli.suiting import suited
     from kdeploy.machine import fingerprint
     from kdeploy.recipe.schema import BenchSpec, GatesSpec
     from kdeploy.report import calls, energy
@@ -148,11 +153,11 @@ def bench(
 
     if (place := targets.parse(target)) is not None:
         paths = {"artifacts": artifacts, "against": against, "out": out, "loadgen": loadgen, "save": save}
-        bench_there(context, place, {**paths, "board": None, "json_": json_}, _test_images)
+        bench_there(context, place, {**paths, "board": board, "json_": json_}, _test_images)
         return
     spec = BenchSpec(
         batch=tuple(dict.fromkeys([1, *(batch or [])])),
-        threads=threads,
+        threads=threads or 1,
         min_time_s=min_time or (_QUICK_S if quick else _TIME_S),
         min_count=min_count or (_QUICK_COUNT if quick else _COUNT),
     )
@@ -160,10 +165,12 @@ def bench(
         check_ending(file)
     asked = conditions(against, fail_if or [])
     scenarios = scenarios_asked(scenario or [], rate, bound_ms, mlperf, loadgen, spec)
+    require_clock(scenario or [], layers, [] if asked is None else asked[1])
     with talking():
+        spec = suited(spec, board, threads)
         found = _everything(artifacts)
         if asked is not None:
-            regression.require_comparable(asked[0], [one.name for one, _ in found], fingerprint(), threads)
+            regression.require_comparable(asked[0], [one.name for one, _ in found], fingerprint(), spec.threads)
         measured, stopped = _measured(found, spec, out, scenarios)
         several = len(artifacts) > 1 if compare is None else compare
         profiles, comparison, failure = _besides(
@@ -185,7 +192,8 @@ def bench(
     emit(json_, payload, Group(ResultTable(rows), "", LayerTables(profiles)) if profiles else ResultTable(rows))
     notes = [*scenario_lines(measured), *sentences(comparison, measured), *map(regression.sentence, checked)]
     notes += [*failures, *calls.lines(measured), *energy.lines(measured)]
-    add(json_, "\n".join(notes))
+    if notes:
+        add(json_, "\n".join(notes))
     for file in save or []:
         write_measured(file, measured, rows)
         add(json_, f"saved  {file}")
@@ -209,12 +217,12 @@ def _besides(
     processes: int | None,
 ) -> tuple[list[LayerProfile], Comparison | None, KdeployError | None]:
     """Layers and the comparison, as far as they come: what went wrong is raised when all the rest was shown."""
-    from kdeploy.cli.comparing import compared_in_turns
+    from kdeploy.cli.comparing import compared_in_turns, profiled
     from kdeploy.errors import KdeployError
 
     profiles: list[LayerProfile] = []
     try:
-        profiles = _profiled(found, spec.threads, out) if layers else []
+        profiles = profiled(found, spec.threads, out) if layers else []
         if processes is None:
             return profiles, None, None
         return profiles, compared_in_turns(measured, {one.name: one.path for one in found}, spec, processes), None
@@ -248,20 +256,6 @@ def _measured(
         if out is not None:
             files.write_json(out / f"{one.name}.json", result.model_dump(mode="json"))
     return measured, None
-
-
-def _profiled(found: Sequence[options.Artifact], threads: int, out: Path | None) -> list[LayerProfile]:
-    """Each by layer, kept in `out` with the plot of all."""
-    from kdeploy import artifacts as files
-    from kdeploy.bench.profiling import profile_all
-    from kdeploy.report.charts.profile import draw
-
-    profiles = list(profile_all(found, threads=threads))
-    if out is not None and profiles:
-        for one in profiles:
-            files.write_json(out / f"{one.name}.layers.json", one.model_dump(mode="json"))
-        files.write_text(out / "layers.svg", draw(profiles))
-    return profiles
 
 
 def _scenario_names(incomplete: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`kdeploy bench` of several artefacts, and against an earlier measurement."""
+"""`kdeploy bench` besides single latencies: several artefacts, layers, scenarios, an earlier measurement."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kdeploy.bench.artifacts import Artifact
     from kdeploy.bench.comparison import Comparison
     from kdeploy.bench.job import ScenariosAsked
+    from kdeploy.bench.layers import LayerProfile
     from kdeploy.bench.regression import Condition
     from kdeploy.bench.results import Measurement
     from kdeploy.recipe.schema import BenchSpec
@@ -17,12 +19,20 @@ if TYPE_CHECKING:
 def compared_in_turns(
     measured: Sequence[Measurement], paths: Mapping[str, Path], spec: BenchSpec, processes: int
 ) -> Comparison | None:
-    """All of them called in turns, twice as long as each was measured; the first is the baseline. None of one alone."""
-    from kdeploy.bench.comparison import compared
+    """All of them called in turns, twice as long as each was measured; the first is the baseline. None of one alone.
+
+    On an emulated processor accuracies are compared and nothing is timed.
+    """
+    from kdeploy import events
+    from kdeploy.bench.comparison import compared, untimed
     from kdeploy.bench.interleaving import interleave, processes_that_fit
 
     if len(measured) < 2:
         return None
+    accuracies = {found.name: found.accuracy for found in measured}
+    if measured[0].emulated is not None:
+        events.decided("comparison", "accuracy alone", "on an emulated processor nobody can say which is faster")
+        return untimed(accuracies, measured[0].name)
     peaks = {found.name: None if found.memory is None else found.memory.peak_bytes for found in measured}
     medians, calls, took = interleave(
         paths,
@@ -30,8 +40,35 @@ def compared_in_turns(
         processes=processes_that_fit(peaks, processes),
         seconds=2 * spec.min_time_s * len(measured),
     )
-    accuracies = {found.name: found.accuracy for found in measured}
     return compared(medians, measured[0].name, accuracies, calls, took)
+
+
+def profiled(found: Sequence[Artifact], threads: int, out: Path | None) -> list[LayerProfile]:
+    """Each by layer, kept in `out` with the plot of all."""
+    from kdeploy import artifacts as files
+    from kdeploy.bench.profiling import profile_all
+    from kdeploy.report.charts.profile import draw
+
+    profiles = list(profile_all(found, threads=threads))
+    if out is not None and profiles:
+        for one in profiles:
+            files.write_json(out / f"{one.name}.layers.json", one.model_dump(mode="json"))
+        files.write_text(out / "layers.svg", draw(profiles))
+    return profiles
+
+
+def require_clock(scenario: Sequence[str], layers: bool, asked: Sequence[Condition]) -> None:
+    """Raise Unavailable where what is asked for is measured by the clock, or is memory, and the processor is emulated.
+
+    Before anything is measured: a condition that nobody could judge would let everything pass.
+    """
+    from kdeploy.bench.emulation import require_real
+    from kdeploy.bench.regression import UNCLOCKED
+
+    words = [*(["--scenario"] if scenario else []), *(["--layers"] if layers else [])]
+    words += [f"--fail-if '{one.text}'" for one in asked if one.what not in UNCLOCKED]
+    if words:
+        require_real(" and ".join(words))
 
 
 def scenarios_asked(

@@ -89,6 +89,16 @@ TargetOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads that an inference may use.")]
+SuitedThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads that an inference may use.",
+        show_default="1, or what suits the board of --for",
+    ),
+]
 
 
 if TYPE_CHECKING:  # for annotations alone: the rooms are imported inside the verbs

@@ -73,7 +73,7 @@ def fingerprint() -> dict[str, Any]:
         "nvidia_driver": _read("/sys/module/nvidia/version"),
         "container": container(),
         "virtual_machine": cpu.virtual,
-        "emulation": emulation(cpu, platform.machine(), [_own_command(), _read("/proc/1/cmdline"), _parent_command()]),
+        "emulation": emulated(),
         "load_average": list(os.getloadavg()),
     }
 
@@ -114,31 +114,28 @@ def container() -> str | None:
     return "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None
 
 
+def emulated() -> str | None:
+    """By what this process is emulated ("qemu-aarch64-static"), so that its times mean nothing; None: no sign of it."""
+    commands = ["/proc/thread-self/cmdline", f"/proc/{os.getppid()}/cmdline", "/proc/1/cmdline"]
+    return emulation(processor(), platform.machine(), [_read(path) for path in commands])
+
+
 def emulation(cpu: Processor, architecture: str, commands: list[str | None]) -> str | None:
     """A hint that this process runs under user-mode emulation, where a latency means nothing; None: no sign of it.
 
     cpu: what `/proc/cpuinfo` shows (older QEMU shows the host's). architecture: as `uname -m` says.
-    commands: command lines in which QEMU does not hide itself.
+    commands: command lines in which QEMU does not hide itself: of other processes, and of this one by its thread, for
+    what it hides is `/proc/self` alone (linux-user/syscall.c, is_proc_myself).
     """
+    claimed = "arm" if architecture.startswith(("aarch64", "arm")) else "x86"
+    other = f" on a processor of the {cpu.family} family" if cpu.family not in (None, claimed) else ""
     for command in commands:
         program = Path((command or "").split("\0")[0]).name
         if program.startswith(_QEMU_USER):
-            return program
+            return f"{program}{other}"
     if "VirtualApple" in cpu.model:
         return "Rosetta"
-    claimed = "arm" if architecture.startswith(("aarch64", "arm")) else "x86"
-    if cpu.family is not None and cpu.family != claimed:
-        return f"{architecture} on a processor of the {cpu.family} family"
-    return None
-
-
-def _own_command() -> str | None:
-    # QEMU hides itself in /proc/self and under the process's number there, but not under this third name.
-    return _read("/proc/thread-self/cmdline")
-
-
-def _parent_command() -> str | None:
-    return _read(f"/proc/{os.getppid()}/cmdline")
+    return f"{architecture}{other}" if other else None
 
 
 def _frequency_mhz(which: str) -> float | None:

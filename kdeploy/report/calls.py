@@ -12,7 +12,7 @@ from kdeploy.report.rows import display_name
 def lines(measurements: Sequence[Measurement]) -> list[str]:
     """For the terminal: first each batch but 1, then the beginnings, engine by engine."""
     batches = [line for one in measurements for line in _batches(one)]
-    return [*batches, *(f"{display_name(one)}: {_beginnings(one)}." for one in measurements)]
+    return [*batches, *(f"{display_name(one)}: {_beginnings(one)}." for one in measurements if one.load_ms is not None)]
 
 
 def _batches(one: Measurement) -> Iterator[str]:

@@ -14,6 +14,7 @@ from kdeploy.report import figures
 from kdeploy.report.columns import heading
 from kdeploy.report.data import ReportData
 from kdeploy.report.described import described
+from kdeploy.report.emulated import emulated_lines
 from kdeploy.report.headline import headlines
 from kdeploy.report.packaged import packaged
 from kdeploy.report.sections import SECTIONS
@@ -40,6 +41,7 @@ def render(report: ReportData) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         headlines=headlines(report),
+        emulated=emulated_lines(report.rows),
         sections=sections,
         measured_on=measured_on(report.measurements),
         style=Markup("".join(map(packaged, _STYLES))),

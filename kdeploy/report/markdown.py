@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, best_of, columns_for, heading
+from kdeploy.report.emulated import emulated_lines
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A GitHub table of the rows, the best value of a column bold; ends with a newline."""
-    return _filled(rows, columns_for(COLUMNS, rows))
+    return _filled(rows, columns_for(COLUMNS, rows)) + _emulated(rows)
 
 
 def aggregate_to_markdown(rows: Sequence[AggregateRow]) -> str:
     """The same for means over seeds with their 95 % t intervals."""
-    return _filled(rows, columns_for(AGGREGATE_COLUMNS, rows))
+    return _filled(rows, columns_for(AGGREGATE_COLUMNS, rows)) + _emulated(rows)
+
+
+def _emulated(rows: Sequence[Row | AggregateRow]) -> str:
+    """Below the table: why figures are missing."""
+    return "".join(f"\nEmulated: {_escaped(line)}.\n" for line in emulated_lines(rows))
 
 
 def _filled(rows: Sequence[Any], columns: Sequence[Any]) -> str:

@@ -62,11 +62,13 @@ class Row(BaseModel):
     memory_bytes: int | None = None
     """Peak resident set of a process that only runs it."""
     valid: bool | None = None
-    """The verdict on the measurement; None: nobody judged it."""
+    """The verdict on the measurement; None: nobody judged it, or it is emulated and no time was there to be judged."""
     reasons: tuple[str, ...] = ()
     """Why it is not valid."""
     warnings: tuple[str, ...] = ()
     """What speaks against it without proof, and what the machine does not let us read."""
+    emulated: str | None = None
+    """What emulated the processor; then there is no latency and no memory."""
 
 
 def rows_from(measurements: Sequence[Measurement], *, baseline: str) -> list[Row]:
@@ -135,6 +137,7 @@ def _row(measurement: Measurement, baseline: Measurement) -> Row:
         valid=measurement.verdict.valid if measurement.verdict else None,
         reasons=measurement.verdict.reasons if measurement.verdict else (),
         warnings=measurement.verdict.warnings if measurement.verdict else (),
+        emulated=measurement.emulated,
     )
 
 

@@ -48,6 +48,8 @@ class AggregateRow(BaseModel):
     negative_log_likelihood: Mean | None = None
     calibration_error: Mean | None = None
     memory_bytes: Mean | None = None
+    emulated: str | None = None
+    """What emulated the processor of a seed."""
 
 
 def aggregate(rows_per_seed: Sequence[Sequence[Row]]) -> list[AggregateRow]:
@@ -109,4 +111,5 @@ def _aggregate_row(rows: Sequence[Row]) -> AggregateRow:
         negative_log_likelihood=mean(lambda row: row.negative_log_likelihood),
         calibration_error=mean(lambda row: row.calibration_error),
         memory_bytes=mean(lambda row: row.memory_bytes),
+        emulated=next((row.emulated for row in rows if row.emulated is not None), None),
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdeploy.report.columns import AGGREGATE_COLUMNS, COLUMNS, MEMORY, NLL, AnyColumn, best_of, columns_for
+from kdeploy.report.emulated import emulated_lines
 from kdeploy.report.rows import Row
 from kdeploy.report.seeds import AggregateRow
 
@@ -39,6 +40,7 @@ class ResultTable:
         columns, width = _fitting(columns_for(COLUMNS, self.rows), options.max_width)
         yield _table(self.rows, columns, " " if width >= _WIDE else "\n", _caption(self.rows))
         yield from _verdicts(self.rows)
+        yield from _emulated(self.rows)
 
 
 class AggregateTable:
@@ -51,6 +53,7 @@ class AggregateTable:
         columns, _ = _fitting(columns_for(AGGREGATE_COLUMNS, self.rows), options.max_width)
         caption = f"Means over {self.rows[0].seeds} seeds; in brackets 95 % t intervals over the seeds."
         yield _table(self.rows, columns, "\n", escape(caption))
+        yield from _emulated(self.rows)
 
 
 def _fitting(columns: Sequence[AnyColumn], width: int) -> tuple[list[AnyColumn], int]:
@@ -72,6 +75,12 @@ def _verdicts(rows: Sequence[Row]) -> Iterator[Text]:
     unread = list(dict.fromkeys(warning for row in rows for warning in row.warnings))
     if unread:
         yield Text.assemble(("warning ", "bold yellow"), "; ".join(unread))
+
+
+def _emulated(rows: Sequence[Row | AggregateRow]) -> Iterator[Text]:
+    """Why figures are missing."""
+    for line in emulated_lines(rows):
+        yield Text.assemble(("emulated ", "bold yellow"), line)
 
 
 def _table(rows: Sequence[Any], columns: Sequence[Any], between: str, caption: str) -> Table:

@@ -23,12 +23,18 @@ def scenario_lines(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def require_valid(measurements: Sequence[Measurement]) -> None:
-    """Raise InvalidMeasurement where one is INVALID."""
-    bad = [display_name(found) for found in measurements if found.verdict is not None and not found.verdict.valid]
+    """Raise InvalidMeasurement where one is INVALID, or is emulated, so that no latency could be measured."""
+    bad = [display_name(found) for found in measurements if found.verdict is not None and found.verdict.valid is False]
     if bad:
         raise InvalidMeasurement(
             f"{len(bad)} of {len(measurements)} measurements are INVALID: {', '.join(bad)}. The reasons are above; "
             "measure again on a machine that does nothing else, or leave out --strict."
+        )
+    emulated = [found for found in measurements if found.emulated is not None]
+    if emulated:
+        raise InvalidMeasurement(
+            f"{len(emulated)} of {len(measurements)} measurements have no latency, because the processor is emulated "
+            f"({emulated[0].emulated}): measure on the real device, or leave out --strict."
         )
 
 
@@ -51,14 +57,16 @@ def int8_failures(measurements: Sequence[Measurement], allowed_points: float | N
 
 
 def _float32_of(found: Measurement, measurements: Sequence[Measurement]) -> Measurement | None:
-    """The fastest float32 engine of the same network in the same runtime."""
+    """The fastest float32 engine of the same network in the same runtime; the first, where none was timed."""
     same = [
         one
         for one in measurements
         if (one.role, one.engine, one.threads, one.precision) == (found.role, found.engine, found.threads, "float32")
     ]
     timed = [(latency.p50.value_ms, number) for number, one in enumerate(same) if (latency := batch_one(one))]
-    return same[min(timed)[1]] if timed else None
+    if timed:
+        return same[min(timed)[1]]
+    return same[0] if same else None
 
 
 def _slower(found: Measurement, reference: Measurement) -> list[str]:

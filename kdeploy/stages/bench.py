@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdeploy import artifacts
+from kdeploy import artifacts, events
 from kdeploy.bench.results import Measurement
 from kdeploy.engines.base import MANIFEST
 from kdeploy.stages import data
@@ -47,7 +47,11 @@ class Bench:
             data=run.splits.test,
             split="test",
         )
-        if run.recipe.bench.layers and self.built.asked.engine != "pytorch":  # torch eager has no layers of its own
+        if run.recipe.bench.layers and measured.emulated is not None:
+            events.warn(
+                f"{self.built.row}: no times by layer, because the processor is emulated ({measured.emulated})."
+            )
+        elif run.recipe.bench.layers and self.built.asked.engine != "pytorch":  # torch eager has no layers of its own
             one = Artifact(self.built.row, self.built.role, run.folder / "engines" / self.built.row)
             measured = with_layers(measured, profile_all([one], threads=run.recipe.bench.threads))
         artifacts.write_json(target, measured.model_dump(mode="json"))

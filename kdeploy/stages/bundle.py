@@ -63,6 +63,7 @@ def pack(run: Run, row: str, target: Path) -> bundle.BundleInfo:
 def choose(run: Run, role: str = STUDENT) -> str:
     """The row that is shipped of a student: the one the recipe names, or the fastest at batch 1 that holds the gates.
 
+    The smallest that holds them, where an emulated processor has measured one.
     Raises GateFailed where none does, a UserError where none was measured.
     """
     if run.recipe.bundle.engine != "auto":
@@ -78,6 +79,11 @@ def choose(run: Run, role: str = STUDENT) -> str:
         raise GateFailed(
             f"No engine{whose} holds the gates, so there is nothing to bundle; bundle.engine names one all the same."
         )
+    if any(found.emulated is not None for found in fit):
+        smallest = min(fit, key=lambda found: found.size_bytes)
+        why = "the smallest engine that holds the gates; on an emulated processor nobody can say which is the fastest"
+        events.decided("bundle", smallest.name, why)
+        return smallest.name
     fastest = min(fit, key=_p50_ms)
     events.decided("bundle", fastest.name, f"fastest engine that holds the gates, {_p50_ms(fastest):.3g} ms at batch 1")
     return fastest.name

@@ -126,3 +126,32 @@ def test_memory_bounds_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes_that_fit({"a": 50 << 20, "b": 50 << 20}) == 5
     with pytest.raises(UserError, match="two processes of each side in memory, 800 MiB in all, and 1000 MiB are free"):
         processes_that_fit({"a": 200 << 20, "b": 200 << 20})
+
+
+def accuracy_of(wrong: set[int]) -> Accuracy:
+    right = 100 - len(wrong)
+    return Accuracy(
+        split="test",
+        samples=100,
+        correct=right,
+        value=right / 100,
+        low=0.0,
+        high=1.0,
+        per_class={},
+        predictions=(),
+        wrong=tuple(sorted(wrong)),
+    )
+
+
+def test_what_is_not_timed_is_compared_by_accuracy_alone() -> None:
+    accuracies = {"a": accuracy_of({1, 2}), "b": accuracy_of(set(range(2, 20))), "c": None}
+    found = comparison.untimed(accuracies, "a")
+    b, c = found.sides
+    assert (b.ratio, b.decision) == (None, "not timed")
+    assert b.disagreement is not None
+    assert (b.disagreement.only_baseline, b.disagreement.only_this) == (17, 1)
+    assert c.disagreement is None
+    said = comparison.sentence(b, {}, "a")
+    assert said.startswith("b and a: which is faster is not measured. Of 18 images")
+    assert "McNemar" in said
+    assert comparison.sentence(c, {}, "a") == "c and a: which is faster is not measured."

@@ -19,11 +19,16 @@ from onnx import TensorProto, helper, numpy_helper
 from kdeploy import bundle, events
 from kdeploy.artifacts import sha256_file
 from kdeploy.bench import measure as measuring
+from kdeploy.bench import scenarios
 from kdeploy.bench.energy.base import Found, Meter
+from kdeploy.bench.interleaving import interleave
+from kdeploy.bench.job import ScenariosAsked
 from kdeploy.bench.measure import measure
+from kdeploy.bench.profiling import profile
 from kdeploy.bench.results import Measurement
 from kdeploy.bench.verdict import judge
 from kdeploy.errors import KdeployError, Unavailable, UserError
+from kdeploy.machine import host
 from kdeploy.recipe.schema import BenchSpec
 from kdeploy.sources.base import ImageSet
 from tests.engines import models
@@ -51,6 +56,13 @@ def save_product(path: Path, columns: int) -> Path:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> str:
+    """This machine is said to be emulated."""
+    monkeypatch.setattr(host, "emulated", lambda: "qemu-aarch64-static")
+    return "qemu-aarch64-static"
 
 
 @pytest.fixture(autouse=True)
@@ -291,3 +303,55 @@ def test_energy_is_that_of_the_timed_calls(tmp_path: Path, monkeypatch: pytest.M
     assert meter.seconds == pytest.approx(latency.duration_s, rel=0.02)
     assert meter.net_joules_per_inference is not None
     assert abs(meter.net_joules_per_inference.value) < 0.1 * meter.joules_per_inference.value
+
+
+def test_an_emulated_processor_is_not_timed(tmp_path: Path, emulated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracy and size, as on a real one; nothing that a clock or a meter says, and no meter is even looked for."""
+    folder = models.build(tmp_path / "engine")
+    monkeypatch.setattr(host, "emulated", lambda: None)
+    real = measure(folder, name="row", role="student", spec=QUICK, data=labelled())
+    monkeypatch.setattr(host, "emulated", lambda: emulated)
+    monkeypatch.setattr(measuring, "find_meters", lambda: pytest.fail("meters were looked for"))
+    found = measure(folder, name="row", role="student", spec=BenchSpec(batch=(1, 4), min_time_s=60), data=labelled())
+    assert found.emulated == found.machine["emulation"] == emulated
+    assert (found.load_ms, found.first_inference_ms, found.cold_start_ms) == (None, None, None)
+    assert (found.latency, found.spans, found.memory) == ((), None, None)
+    assert found.accuracy == real.accuracy
+    assert (found.size_bytes, found.compressed_bytes) == (real.size_bytes, real.compressed_bytes)
+    assert found.verdict is not None
+    assert (found.verdict.valid, found.verdict.reasons) == (None, ())
+    assert Measurement.model_validate_json(found.model_dump_json()) == found
+
+
+def test_every_batch_is_run_once_even_there(tmp_path: Path, emulated: str) -> None:
+    path = models.save_classifier(tmp_path / "network.onnx", batch=1)
+    found = measure(path, name="network", role="file", spec=QUICK, data=None)
+    assert (found.emulated, found.accuracy, found.size_bytes) == (emulated, None, path.stat().st_size)
+    with pytest.raises(UserError, match="takes batches of 1 only"):
+        measure(path, name="network", role="file", spec=BenchSpec(batch=(1, 8)), data=None)
+
+
+def test_the_progress_of_an_emulated_accuracy_is_told(tmp_path: Path, emulated: str) -> None:
+    seen: list[int] = []
+
+    class Listener(KillTheChild):
+        def advance(self, steps: int = 1, **figures: float | str) -> None:
+            seen.append(steps)
+
+    with events.listening(Listener(signal.SIGKILL)):
+        folder = models.build(tmp_path / "engine")
+        measure(folder, name="row", role="student", spec=QUICK, data=labelled(4000))
+    assert sum(seen) == 100
+    assert len([steps for steps in seen if steps]) > 1
+
+
+def test_times_are_refused_on_an_emulated_processor(tmp_path: Path, emulated: str) -> None:
+    path = models.save_classifier(tmp_path / "network.onnx")
+    settings = scenarios.Settings(min_time_s=0.01, min_count=8)
+    asked = ScenariosAsked(names=("single-stream",), settings=settings, mlperf=False, loadgen=None)
+    with pytest.raises(Unavailable, match=r"MLPerf's scenarios can't be measured here: the processor is emulated"):
+        measure(path, name="network", role="file", spec=QUICK, data=None, scenarios=asked)
+    with pytest.raises(Unavailable, match="Times by layer can't be measured here"):
+        profile(path, name="network")
+    with pytest.raises(Unavailable, match="Which is faster can't be measured here"):
+        interleave({"a": path, "b": path}, threads=1, processes=2, seconds=0.1)

@@ -145,3 +145,10 @@ def test_measurements_are_read_from_both_files_that_bench_writes() -> None:
     for wrong in ([], {}, {"measurements": [{"name": 1}]}):
         with pytest.raises(UserError, match="x holds no measurements"):
             regression.measurements_of(wrong, "x")
+
+
+def test_an_emulated_machine_is_not_the_real_one() -> None:
+    real, emulated = {**MACHINE, "emulation": None}, {**MACHINE, "emulation": "qemu-aarch64-static"}
+    with pytest.raises(UserError, match="emulation None there, qemu-aarch64-static here"):
+        regression.require_comparable([measured(machine=real)], ["row"], emulated, 1)
+    regression.require_comparable([measured(machine=MACHINE)], ["row"], real, 1)  # of before it was asked

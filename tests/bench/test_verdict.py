@@ -180,3 +180,36 @@ def test_foreign_load_is_that_of_the_pinned_cores_or_of_all() -> None:
 def test_a_larger_batch_is_named() -> None:
     found = judged(timed(), timed(20, batch=8))
     assert found.reasons == ("batch 8: only 20 calls, and even p90 wants 64: measure longer",)
+
+
+def untimed(**session: Any) -> Verdict:
+    found = Measurement(
+        name="row",
+        role="student",
+        engine="onnxruntime",
+        precision="float32",
+        artifact="0" * 64,
+        size_bytes=1,
+        parameters=None,
+        macs=None,
+        emulated="qemu-aarch64-static",
+        load_ms=None,
+        first_inference_ms=None,
+        threads=1,
+        latency=(),
+        accuracy=None,
+        session={**SESSION, **session},
+        machine={"emulation": "qemu-aarch64-static", "virtual_machine": True, "container": None},
+        measured_at="",
+    )
+    return judge(found)
+
+
+def test_where_nothing_was_timed_there_is_nothing_to_believe_or_not() -> None:
+    assert untimed() == Verdict(valid=None, reasons=(), warnings=())
+
+
+def test_an_accuracy_of_another_precision_is_invalid_there_too() -> None:
+    verdict = untimed(operators={"float16": {"Conv": 9}})
+    assert verdict.valid is False
+    assert "run in float32" in verdict.reasons[0]

@@ -58,8 +58,20 @@ def test_a_package_that_is_not_installed_has_no_version():
         (ARM, "armv7l", [], None),
         (X86, "aarch64", [], "aarch64 on a processor of the x86 family"),
         (ARM, "aarch64", ["/usr/bin/qemu-aarch64-static\0/bin/sh"], "qemu-aarch64-static"),
+        (X86, "aarch64", ["/usr/bin/qemu-aarch64"], "qemu-aarch64 on a processor of the x86 family"),
         (Processor("VirtualApple @ 2.50GHz", None, frozenset(), False, "x86"), "x86_64", [], "Rosetta"),
     ],
 )
 def test_emulation(processor, architecture, commands, hint):
     assert host.emulation(processor, architecture, commands) == hint
+
+
+def test_a_real_processor_is_not_emulated():
+    assert host.emulated() is None
+    assert host.fingerprint()["emulation"] is None
+
+
+def test_this_process_is_looked_at_by_its_thread(monkeypatch):
+    """QEMU hides itself in /proc/self; a login by ssh has no other process that it emulates."""
+    monkeypatch.setattr(host, "_read", {"/proc/thread-self/cmdline": "/usr/bin/qemu-aarch64-static\0python3"}.get)
+    assert host.emulated().startswith("qemu-aarch64-static")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from kdeploy.bench.results import Verdict
+from kdeploy.errors import InvalidMeasurement
 from kdeploy.report.html import render
-from kdeploy.report.verdicts import int8_failures
+from kdeploy.report.verdicts import int8_failures, require_valid
 from tests.report.example import measurement, report
 
 SIZES = {"size_bytes": 1000, "parameters": 10, "macs": 10}
@@ -42,3 +44,25 @@ def test_what_is_said_of_int8_that_is_not_worth_it(ms, correct, words):
 def test_the_report_shows_it():
     assert "int8 is not worth it here" not in render(report())
     assert "twice as slow" in render(report(int8_failures=["int8 fails: twice as slow."]))
+
+
+def untimed(precision, correct, **changes):
+    timed = measurement("student", "onnxruntime", precision, p50_ms=1.0, correct=correct, **SIZES)
+    emulated = {"emulated": "qemu-aarch64-static", "latency": (), "load_ms": None, "first_inference_ms": None}
+    return timed.model_copy(update={**emulated, "verdict": Verdict(valid=None, reasons=(), warnings=()), **changes})
+
+
+def test_int8_is_held_to_its_accuracy_where_nothing_is_timed():
+    (sentence,) = int8_failures([untimed("int8", 346), untimed("float32", 350)], 1.0)
+    assert "1.11 points lost, 1 allowed" in sentence
+    assert "ms an image" not in sentence
+    assert int8_failures([untimed("int8", 350), untimed("float32", 350)], 1.0) == []
+
+
+def test_what_is_emulated_is_not_strictly_measured():
+    with pytest.raises(InvalidMeasurement, match=r"1 of 2 measurements have no latency, .* emulated \(qemu-aarch64"):
+        require_valid([untimed("int8", 350), pair(0.5, 350)[1]])
+    bad = Verdict(valid=False, reasons=("other precision",), warnings=())
+    with pytest.raises(InvalidMeasurement, match="1 of 1 measurements are INVALID"):
+        require_valid([untimed("int8", 350, verdict=bad)])
+    require_valid(pair(0.5, 350))

@@ -12,9 +12,11 @@ import pytest
 
 from kdeploy import artifacts, engines, pipeline
 from kdeploy.errors import GateFailed
+from kdeploy.machine import host
 from kdeploy.provenance import RunRecord
-from kdeploy.recipe.schema import BundleSpec, DataSpec, EngineSpec
-from kdeploy.stages import bundle, gates
+from kdeploy.recipe.schema import BenchSpec, BundleSpec, DataSpec, EngineSpec
+from kdeploy.sources.base import ImageSet
+from kdeploy.stages import bench, bundle, gates
 from kdeploy.stages.base import Run
 from kdeploy.stages.data import _state
 from kdeploy.stages.engines import BASELINE, BuildEngine
@@ -178,6 +180,7 @@ class TestBundle:
                 name=f"{role}-{engine}".replace("_", "-"),
                 role=role,
                 engine=engine.partition("_")[0],
+                emulated=None,
                 latency=[
                     SimpleNamespace(batch=32, p50=SimpleNamespace(value_ms=0.001)),
                     SimpleNamespace(batch=1, p50=SimpleNamespace(value_ms=value)),
@@ -198,6 +201,26 @@ class TestBundle:
         write_gates(tmp_path, "student-onnxruntime-int8", "student-onnxruntime-float32")
         with pytest.raises(GateFailed, match="No engine holds the gates"):
             bundle.choose(a_run(tmp_path))
+
+    def test_the_smallest_where_nobody_can_say_which_is_the_fastest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = {"pytorch": 100, "onnxruntime-float32": 300, "onnxruntime-int8": 200}
+        found = [
+            SimpleNamespace(
+                name=f"student-{name}",
+                role="student",
+                engine=name.partition("-")[0],
+                size_bytes=size,
+                latency=(),
+                emulated="qemu-aarch64-static",
+            )
+            for name, size in sizes.items()
+        ]
+        monkeypatch.setattr("kdeploy.stages.bench.measurements", lambda folder: found)
+        assert bundle.choose(a_run(tmp_path)) == "student-onnxruntime-int8"
+        write_gates(tmp_path, "student-onnxruntime-int8")
+        assert bundle.choose(a_run(tmp_path)) == "student-onnxruntime-float32"
 
     def test_one_of_each_student(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.measured(monkeypatch, "student", "student-2", onnxruntime_float32=0.3, onnxruntime_int8=0.2)
@@ -330,3 +353,22 @@ def test_an_engine_is_built_again_when_its_card_changes(tmp_path: Path) -> None:
     before = stage.inputs(a_run(tmp_path))
     artifacts.write_json(folder / "student.json", {"classes": ["kitty"]})
     assert stage.inputs(a_run(tmp_path)) != before
+
+
+class TestBench:
+    def test_an_emulated_processor_is_not_profiled_and_that_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        row = "student-onnxruntime-float32"
+        engine_models.build(tmp_path / "engines" / row)
+        images = engine_models.images(20)
+        test = ImageSet(images, np.zeros(20, np.int64), engine_models.CLASSES)
+        recipe = SimpleNamespace(bench=BenchSpec(layers=True))
+        run: Any = SimpleNamespace(folder=tmp_path, recipe=recipe, splits=SimpleNamespace(test=test))
+        built: Any = SimpleNamespace(row=row, role="student", asked=SimpleNamespace(engine="onnxruntime"))
+        monkeypatch.setattr(host, "emulated", lambda: "qemu-aarch64-static")
+        bench.Bench(built).run(run)
+        (measured,) = bench.measurements(tmp_path)
+        assert (measured.emulated, measured.layers, measured.latency) == ("qemu-aarch64-static", None, ())
+        assert measured.accuracy is not None
+        assert "no times by layer, because the processor is emulated (qemu-aarch64-static)" in caplog.text

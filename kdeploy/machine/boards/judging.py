@@ -11,6 +11,8 @@ from kdeploy.machine.conditions import Conditions
 from kdeploy.machine.findings import Finding
 
 _POWER_MODE = "NV Power Mode:"
+UNREAD = "This machine does not let us read it."
+"""The detail of a check that can't be made."""
 
 
 def judge_board(
@@ -97,7 +99,7 @@ def _unread(check: Check) -> Finding:
     return Finding(
         level="note",
         what=check.what,
-        detail="This machine does not let us read it.",
+        detail=UNREAD,
         fix=check.fix,
         source=check.source,
     )
