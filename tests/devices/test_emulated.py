@@ -89,20 +89,15 @@ def test_its_disk_can_be_full(clean_device):
     assert clean_device.run("head -c 2000000 /dev/zero > file").returncode == 0
 
 
-DOWNLOAD = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) python3 -m pip download --no-deps --retries 0 mdurl"
-
-
 def test_online_it_reaches_a_package_index(clean_device):
-    done = clean_device.run(DOWNLOAD)
+    pip = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) python3 -m pip"
+    done = clean_device.run(f"{pip} download --no-deps --retries 0 mdurl")
     assert done.returncode == 0, done.stderr
     assert [name for name in clean_device.files() if name.startswith("mdurl-")]
 
 
-def test_offline_it_reaches_none(clean_device):
+def test_offline_it_finds_no_name_and_reaches_no_host(clean_device):
     clean_device.offline()
-    done = clean_device.run(DOWNLOAD)
-    assert done.returncode == 1
-    assert "No matching distribution found for mdurl" in done.stderr
     resolve = "import socket\ntry: socket.getaddrinfo('pypi.org', 443)\nexcept socket.gaierror: print('unknown')"
     assert python(clean_device, resolve) == "unknown"
     # Nor any host by its number; the loopback alone is there.
