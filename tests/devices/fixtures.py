@@ -90,16 +90,15 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Iterator[None]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        while True:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        while not folder.exists():
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
+            if not folder.exists():  # another process may have made it while we waited
                 unfinished = folder.with_name(f"{folder.name}.unfinished")
                 shutil.rmtree(unfinished, ignore_errors=True)  # of a process that failed
                 make(unfinished)
                 unfinished.rename(folder)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            if folder.exists():  # the lock is let go between the two, and the folder may have been removed
-                break
+            fcntl.flock(lock, fcntl.LOCK_SH)  # not at once: it may be removed in between, and we begin again
         try:
             yield
         finally:

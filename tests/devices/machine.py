@@ -85,16 +85,8 @@ class Machine:
             self._boot = subprocess.Popen(
                 # --kill-child: what kills unshare kills the machine.
                 [
-                    *(
-                        "unshare",
-                        "--mount",
-                        "--propagation=private",
-                        "--uts",
-                        "--net",
-                        "--pid",
-                        "--fork",
-                        "--kill-child",
-                    ),
+                    *("unshare", "--mount", "--propagation=private", "--uts", "--net", "--pid"),
+                    *("--fork", "--kill-child"),
                     *(sys.executable, "-I", boot.__file__, str(self.root), str(self.folder), str(DISK_BYTES)),
                 ],
                 stdin=subprocess.PIPE,
@@ -119,8 +111,9 @@ class Machine:
         self.cut()
         if self._boot is not None:
             self._boot.kill()
-            self._boot.communicate()
+            self._boot.communicate()  # until its last process has closed the pipe
             self._boot = None
+            self._first = 0
 
     def reset(self) -> None:
         """As it was when it was started: no process, an empty home, connected, with its network and its whole disk."""

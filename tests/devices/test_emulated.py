@@ -1,4 +1,4 @@
-"""The emulated machine is what other tests take it for, and ONNX Runtime computes there as it does here."""
+"""The emulated machine is what other tests take it for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kdeploy import machine
-from kdeploy.quantize.schemes import SCHEMES
 from tests.devices.machine import HOME, Machine
 
 pytestmark = pytest.mark.arm64
@@ -60,63 +58,6 @@ def test_its_doctor_warns_that_timings_mean_nothing(device, device_site):
     assert "its timings mean nothing" in " ".join(python(device, program, site=device_site).split())
 
 
-COMPUTE = f"""
-import numpy, onnxruntime
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-images = numpy.load("{HOME}/images.npy")
-for name in ("float32", "int8"):
-    session = onnxruntime.InferenceSession(f"{HOME}/{{name}}.onnx", options, providers=["CPUExecutionProvider"])
-    outputs = session.run(None, {{session.get_inputs()[0].name: images}})
-    numpy.savez(f"{HOME}/{{name}}.npz", **dict(zip([output.name for output in session.get_outputs()], outputs)))
-"""
-
-
-@pytest.fixture(scope="module")
-def outputs(device, device_site, tmp_path_factory):
-    """Outputs of a ResNet-8, there and here: by precision, then by name, a pair of arrays."""
-    from kdeploy.quantize.static import quantize
-    from tests.export.networks import CLASSES, cifar_classifier, export_to, random_images  # torch
-
-    folder = tmp_path_factory.mktemp("networks")
-    export_to(cifar_classifier(), folder / "float32.onnx", (32, 32, 3), CLASSES, metadata={})
-    calibration = random_images(64, (32, 32, 3))
-    quantize(folder / "float32.onnx", folder / "int8.onnx", scheme=SCHEMES["arm64"], images=calibration)
-    np.save(folder / "images.npy", random_images(32, (32, 32, 3), seed=1))
-
-    device.reset()
-    for file in folder.iterdir():
-        (device.path(HOME) / file.name).write_bytes(file.read_bytes())
-    python(device, COMPUTE, site=device_site)
-    there = {name: dict(np.load(device.path(HOME) / f"{name}.npz")) for name in ("float32", "int8")}
-    here = {name: computed(folder / f"{name}.onnx", folder / "images.npy") for name in there}
-    return {
-        name: {output: (array, here[name][output]) for output, array in arrays.items()}
-        for name, arrays in there.items()
-    }
-
-
-def computed(model, images):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: np.load(images)}), strict=True))
-
-
-def test_float32_is_within_a_millionth_of_x86(outputs):
-    there, here = outputs["float32"]["probabilities"]
-    assert there.shape == (32, 10)
-    np.testing.assert_allclose(there, here, rtol=0, atol=1e-6)
-
-
-def test_int8_is_the_same_as_on_x86(outputs):
-    if not machine.instruction_sets() & SCHEMES["x86-vnni"].instruction_sets:
-        pytest.skip("this processor saturates products of 8-bit numbers, an Arm one does not")
-    for there, here in outputs["int8"].values():
-        np.testing.assert_array_equal(there, here)
-
-
 def test_what_is_detached_lives_on_when_the_connection_is_cut(clean_device):
     clean_device.run("setsid sleep 1000 > /dev/null 2>&1 < /dev/null &")
     (sleeping,) = numbers(clean_device)
@@ -148,20 +89,15 @@ def test_its_disk_can_be_full(clean_device):
     assert clean_device.run("head -c 2000000 /dev/zero > file").returncode == 0
 
 
-DOWNLOAD = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) python3 -m pip download --no-deps --retries 0 mdurl"
-
-
 def test_online_it_reaches_a_package_index(clean_device):
-    done = clean_device.run(DOWNLOAD)
+    pip = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) python3 -m pip"
+    done = clean_device.run(f"{pip} download --no-deps --retries 0 mdurl")
     assert done.returncode == 0, done.stderr
     assert [name for name in clean_device.files() if name.startswith("mdurl-")]
 
 
-def test_offline_it_reaches_none(clean_device):
+def test_offline_it_finds_no_name_and_reaches_no_host(clean_device):
     clean_device.offline()
-    done = clean_device.run(DOWNLOAD)
-    assert done.returncode == 1
-    assert "No matching distribution found for mdurl" in done.stderr
     resolve = "import socket\ntry: socket.getaddrinfo('pypi.org', 443)\nexcept socket.gaierror: print('unknown')"
     assert python(clean_device, resolve) == "unknown"
     # Nor any host by its number; the loopback alone is there.
