@@ -1,0 +1,174 @@
+"""From export to report on a 64-bit Arm machine over real SSH, and what may happen to it meanwhile.
+
+The machine is emulated: accuracy and size are measured there, and no time. It has no network, so that the environment
+is made from wheels that are carried along; with a network it is made in tests/devices/test_first_table.py.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_interrupts import Started
+from tests.devices.machine import Machine
+
+pytestmark = pytest.mark.arm64
+ENGINE = "runs/quickstart/engines/student-onnxruntime-float32"
+
+
+@pytest.fixture(scope="module")
+def board(device: Machine, finished) -> Iterator[Machine]:
+    """The machine with an environment, made without its network."""
+    from tests.cli.answer import in_a_process
+
+    device.reset()
+    device.offline()
+    answer = in_a_process(
+        ["target", "setup", device.target, "--json", "doctor.json"], finished[0], KDEPLOY_SSH=device.ssh_command
+    )
+    assert answer.status == 0, answer.err
+    assert "packages: carried along from here (" in answer.err
+    found = json.loads((finished[0] / "doctor.json").read_text())
+    assert found["machine"]["architecture"] == "aarch64"
+    assert "engine onnxruntime" in {one["what"] for one in found["findings"] if one["level"] == "ok"}
+    yield device
+    device.reset()
+
+
+@pytest.fixture
+def at(board, place, monkeypatch) -> Machine:
+    """The board, from a folder with a finished run."""
+    monkeypatch.setenv("KDEPLOY_SSH", board.ssh_command)
+    return board
+
+
+def assert_nothing_is_left(machine: Machine) -> None:
+    deadline = time.monotonic() + 20
+    while machine.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert machine.processes() == []
+    assert {path.split("/")[1] for path in machine.files() if path.count("/") == 1} <= {"files", "state.json", "venv"}
+    assert machine.files("/tmp") == []
+
+
+def at_the_same_time(action) -> threading.Thread:
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
+
+
+def when_measuring(machine: Machine) -> None:
+    deadline = time.monotonic() + 120
+    while not any("kdeploy.bench.child" in process.command for process in machine.processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_from_export_to_report(at, place, kdeploy):
+    name = f"127.0.0.1-{at.port}"
+    exported = kdeploy("export", "runs/quickstart", "--target", at.target, "--json", "-")
+    assert exported.status == 0, exported.err
+    built = {one["row"]: one for one in exported.json["engines"]}
+    assert built["student-onnxruntime-int8"]["scheme"] == "arm64"
+    assert all(one["built_on"]["architecture"] == "aarch64" for one in built.values())
+    manifest = place / f"runs/quickstart/devices/{name}/engines/student-onnxruntime-int8/manifest.json"
+    assert json.loads(manifest.read_text())["details"]["built_on"]["architecture"] == "aarch64"
+
+    measured = kdeploy("bench", "runs/quickstart", "--target", at.target, "--json", "-")
+    assert measured.status == 0, measured.err
+    found = {one["name"]: one for one in measured.json["measurements"]}
+    assert set(found) == set(built)
+    here = json.loads((place / "runs/quickstart/bench/student-onnxruntime-float32.json").read_text())
+    there = found["student-onnxruntime-float32"]
+    assert there["accuracy"]["predictions"] == here["accuracy"]["predictions"], "the same network, image by image"
+    assert there["size_bytes"] == here["size_bytes"]
+    assert there["machine"]["emulation"].startswith("qemu-aarch64")
+    assert there["latency"] == []
+    assert there["memory"] is None
+    assert "not measured: alone-pytorch, student-pytorch, teacher-pytorch (the device has no pytorch)" in measured.err
+
+    told = kdeploy("report", "runs/quickstart")
+    assert told.status == 0
+    assert f"On {name}:" in told.out
+    page = (place / "runs/quickstart/report.html").read_text()
+    assert "On other machines" in page
+    assert name in page
+    assert_nothing_is_left(at)
+
+
+def test_a_short_cut_is_mended(at, kdeploy):
+    def cut() -> None:
+        when_measuring(at)
+        at.cut()
+        time.sleep(3)
+        at.restore()
+
+    thread = at_the_same_time(cut)
+    answer = kdeploy("bench", ENGINE, "--target", at.target, "--json", "-")
+    thread.join()
+    assert answer.status == 0, answer.err
+    assert "dropped: trying again for" in answer.err
+    assert f"connected to {at.target} again" in answer.err
+    assert answer.json["measurements"][0]["accuracy"]["samples"] == 359
+    assert_nothing_is_left(at)
+
+
+def test_a_long_cut_ends_it_there(at, place, kdeploy, monkeypatch):
+    monkeypatch.setenv("KDEPLOY_LEASE_S", "5")
+
+    def cut() -> None:
+        when_measuring(at)
+        at.cut()
+
+    thread = at_the_same_time(cut)
+    answer = kdeploy("bench", ENGINE, "--target", at.target, "--out", "kept")
+    thread.join()
+    assert answer.status == 5
+    assert answer.said == (
+        f"{at.target} was out of reach for longer than 5 s, and has ended the run by itself; nothing of it is left "
+        "there. Start it again."
+    )
+    assert not Path("kept").exists()
+    assert_nothing_is_left(at)
+    at.restore()
+
+
+def test_ctrl_c_leaves_nothing_running_there(at, place):
+    running = Started(["bench", ENGINE, "--target", at.target], place)
+    try:
+        status, err = running.when(
+            lambda: any("kdeploy.bench.child" in process.command for process in at.processes()), signal.SIGINT
+        )
+    finally:
+        running.end()
+    assert status == 130
+    assert err.splitlines()[-1] == f"kdeploy: interrupted. To go on: kdeploy bench {ENGINE} --target {at.target}"
+    assert "Traceback" not in err
+    assert at.processes() == [], "it was ended at once"
+    assert_nothing_is_left(at)
+
+
+def test_a_full_disk_is_said(at, place, kdeploy):
+    with open("large.onnx", "wb") as file:  # noqa: PTH123
+        file.write((place / "runs/quickstart/export/student.float32.onnx").read_bytes())
+    with at.disk(30_000):
+        answer = kdeploy("bench", "large.onnx", "--target", at.target)
+    assert answer.status == 2
+    assert "No space left on device in /home/pi/.kdeploy-target" in answer.said
+    assert "`kdeploy target clean` removes what kdeploy keeps on it" in answer.said
+    assert_nothing_is_left(at)
+
+
+def test_clean_leaves_nothing(at, kdeploy):
+    """The last one: the next would have to make the environment again."""
+    answer = kdeploy("target", "clean", at.target)
+    assert answer.status == 0
+    assert "removed /home/pi/.kdeploy-target" in answer.out
+    assert at.files() == []
+    again = kdeploy("bench", ENGINE, "--target", at.target)
+    assert again.status == 5
+    assert again.said.endswith(f"Type: kdeploy target setup {at.target}")
