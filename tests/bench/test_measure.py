@@ -58,6 +58,18 @@ def save_product(path: Path, columns: int) -> Path:
     return path
 
 
+def save_reshape(path: Path) -> None:
+    """It says that it takes any batch, and can compute one of 1 alone."""
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        "reshape",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(np.array([1, 4]), "shape")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> str:
     """This machine is said to be emulated."""
@@ -329,6 +341,10 @@ def test_every_batch_is_run_once_even_there(tmp_path: Path, emulated: str) -> No
     assert (found.emulated, found.accuracy, found.size_bytes) == (emulated, None, path.stat().st_size)
     with pytest.raises(UserError, match="takes batches of 1 only"):
         measure(path, name="network", role="file", spec=BenchSpec(batch=(1, 8)), data=None)
+    save_reshape(tmp_path / "one.onnx")
+    measure(tmp_path / "one.onnx", name="one", role="file", spec=QUICK, data=None)
+    with pytest.raises(UserError, match=r"can't run .*one.onnx on an input of \[8, 4\]"):
+        measure(tmp_path / "one.onnx", name="one", role="file", spec=BenchSpec(batch=(1, 8)), data=None)
 
 
 def test_the_progress_of_an_emulated_accuracy_is_told(tmp_path: Path, emulated: str) -> None:
