@@ -163,7 +163,10 @@ class Machine:
         return sorted(str(found.relative_to(folder)) for found in folder.rglob("*"))
 
     def processes(self) -> list[Process]:
-        """What the user runs on the machine, sshd's own processes left out."""
+        """What the user runs on the machine, sshd's own processes left out.
+
+        What has just been told to end may still be there: await its end. The emulator's name comes first in a command.
+        """
         return [process for process in self._all_processes() if not _is_sshd(process)]
 
     # What happens to devices
@@ -290,10 +293,12 @@ class Machine:
                 continue
             with suppress(OSError):  # it has ended meanwhile
                 if (entry / "ns/pid").readlink() == ours.readlink():
-                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    begin, _, rest = (entry / "stat").read_text().rpartition(")")
+                    if rest.split()[0] in "XZ":  # it has ended and waits for its parent
+                        continue
                     command = (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
-                    if state not in "XZ":  # it has ended and waits for its parent
-                        found.append(Process(int(entry.name), command))
+                    # None for a moment while another program takes its place, or while it ends: its short name then.
+                    found.append(Process(int(entry.name), command or f"{begin.partition('(')[2]}:"))
         return found
 
     def _sshd_processes(self) -> list[Process]:

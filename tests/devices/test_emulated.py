@@ -59,18 +59,26 @@ def test_its_doctor_warns_that_timings_mean_nothing(device, device_site):
 
 
 def test_what_is_detached_lives_on_when_the_connection_is_cut(clean_device):
-    clean_device.run("setsid sleep 1000 > /dev/null 2>&1 < /dev/null &")
-    (sleeping,) = numbers(clean_device)
+    sleeping = detach_sleep(clean_device)
     clean_device.cut()
     assert clean_device.run("true").returncode == 255
-    assert numbers(clean_device) == [sleeping]
+    assert sleeping in clean_device.processes()
     clean_device.restore()
     assert clean_device.run("true").returncode == 0
-    assert numbers(clean_device) == [sleeping]
+    assert sleeping in clean_device.processes()
 
 
-def numbers(device):
-    return [process.number for process in device.processes()]
+def detach_sleep(device):
+    """Start `sleep` on the machine, with nothing that ties it to its connection; the process, once it is that."""
+    assert device.run("setsid sleep 1000 > /dev/null 2>&1 < /dev/null &").returncode == 0
+    deadline = time.monotonic() + 10
+    while True:
+        # Ends: before, it is a shell and then setsid, with `sleep` among its arguments.
+        found = [each for each in device.processes() if each.command.endswith("/usr/bin/sleep sleep 1000")]
+        if found:
+            return found[0]
+        assert time.monotonic() < deadline, device.processes()
+        time.sleep(0.01)
 
 
 def test_a_frozen_connection_hangs_until_it_is_thawed(clean_device):
@@ -111,8 +119,7 @@ def test_nothing_of_it_is_left_when_it_stops(device, tmp_path):
     other = Machine(device.root, tmp_path / "other")
     other.start()
     try:
-        assert other.run("setsid sleep 1001 > /dev/null 2>&1 < /dev/null &").returncode == 0
-        (sleeping,) = other.processes()
+        sleeping = detach_sleep(other)
     finally:
         other.stop()
     gone(sleeping.number)
@@ -125,10 +132,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.devices.machine import Machine
+from tests.devices.test_emulated import detach_sleep
 machine = Machine(Path(sys.argv[1]), Path(sys.argv[2]))
 machine.start()
-machine.run("setsid sleep 1002 > /dev/null 2>&1 < /dev/null &")
-print(machine.processes()[0].number, flush=True)
+print(detach_sleep(machine).number, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
