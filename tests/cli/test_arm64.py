@@ -5,6 +5,7 @@ is made from wheels that are carried along; with a network it is made in tests/d
 """
 
 import json
+import os
 import signal
 import threading
 import time
@@ -87,6 +88,7 @@ def test_from_export_to_report(at, place, kdeploy):
     assert there["accuracy"]["predictions"] == here["accuracy"]["predictions"], "the same network, image by image"
     assert there["size_bytes"] == here["size_bytes"]
     assert there["machine"]["emulation"].startswith("qemu-aarch64")
+    assert there["emulated"].startswith("qemu-aarch64")
     assert there["latency"] == []
     assert there["memory"] is None
     assert "not measured: alone-pytorch, student-pytorch, teacher-pytorch (the device has no pytorch)" in measured.err
@@ -152,15 +154,20 @@ def test_ctrl_c_leaves_nothing_running_there(at, place):
     assert_nothing_is_left(at)
 
 
-def test_a_full_disk_is_said(at, place, kdeploy):
-    with open("large.onnx", "wb") as file:  # noqa: PTH123
-        file.write((place / "runs/quickstart/export/student.float32.onnx").read_bytes())
+def test_a_full_disk_is_said(at, kdeploy):
+    """Where a file does not fit, and where the work has no room."""
+    Path("large.onnx").write_bytes(os.urandom(100_000))
     with at.disk(30_000):
         answer = kdeploy("bench", "large.onnx", "--target", at.target)
     assert answer.status == 2
     assert "No space left on device in /home/pi/.kdeploy-target" in answer.said
     assert "`kdeploy target clean` removes what kdeploy keeps on it" in answer.said
+    with at.disk(30_000):
+        answer = kdeploy("bench", ENGINE, "--target", at.target)
+    assert answer.status == 2
+    assert "disk is full" in answer.said or "No space left on device" in answer.said
     assert_nothing_is_left(at)
+    assert kdeploy("bench", ENGINE, "--target", at.target).status == 0, "there is room again"
 
 
 def test_clean_leaves_nothing(at, kdeploy):

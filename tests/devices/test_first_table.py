@@ -1,4 +1,4 @@
-"""The README takes a newcomer with a Raspberry Pi to a table in five commands: they are run as written but for the host."""
+"""The README takes a newcomer with a Raspberry Pi to a table in five commands: here they are run, but for the host."""
 
 import os
 import re

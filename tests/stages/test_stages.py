@@ -156,7 +156,7 @@ class TestBuildEngine:
     def test_bfloat16_is_made_from_the_float32_file(self, run: Any) -> None:
         asked = EngineSpec(engine="openvino", precision="bfloat16")
         stage = BuildEngine("student", asked)
-        assert stage._source(run) == run.folder / "export" / "student.float32.onnx"
+        assert stage.source(run) == run.folder / "export" / "student.float32.onnx"
 
     def test_torch_compiled_has_a_row_beside_the_baseline(self) -> None:
         compiled = BuildEngine("student", EngineSpec(engine="pytorch", options={"compile": True}, variant="compiled"))
