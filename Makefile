@@ -1,7 +1,7 @@
 # Each target is a line or two of plain pip and Python; the README shows the same lines for those without make.
 PYTHON ?= python3
 
-.PHONY: install demo test test-arm64
+.PHONY: install demo test test-arm64 test-images
 
 install: .venv/.installed
 
@@ -21,3 +21,7 @@ test: install
 # As root, with the packages that .ci/run installs. They fail instead of being skipped where something is missing.
 test-arm64: install
 	KDEPLOY_REQUIRE_ARM64=1 .venv/bin/pytest -n 2 --dist loadfile -m arm64 tests
+
+# As root, with the same packages and Buildah: about ten minutes, and 10 GB for a while.
+test-images: install
+	KDEPLOY_REQUIRE_IMAGES=1 .venv/bin/pytest -m images tests
