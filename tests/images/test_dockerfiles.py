@@ -45,6 +45,14 @@ def test_the_base_is_an_argument_with_a_pin(dockerfile: Path) -> None:
 
 
 @EACH
+def test_pip_keeps_no_cache(dockerfile: Path) -> None:
+    """hadolint asks for it too, but does not see that this is pip, as it is called by its path."""
+    installs = re.findall(r"/pip install.*", dockerfile.read_text(encoding="utf-8"))
+    assert installs
+    assert all("--no-cache-dir" in install for install in installs)
+
+
+@EACH
 def test_what_it_becomes(dockerfile: Path) -> None:
     text = dockerfile.read_text(encoding="utf-8")
     last = text[text.rindex("\nFROM ") :]

@@ -15,9 +15,11 @@ BUNDLE, PICTURE = "runs/quickstart/quickstart.kdz", "runs/quickstart/digit-7.png
 LIMIT_BYTES = 250_000_000
 
 
-def test_is_small_enough_for_a_board(store: Store, edge: str, record_property: Callable[[str, object], None]) -> None:
+def test_is_small_enough_for_a_board(
+    store: Store, edge: str, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     layers = store.layer_bytes(edge)
-    record_property("compressed_layers_bytes", layers)  # the base's first; pytest --junitxml shows it
+    record_testsuite_property("compressed_layers_bytes", layers)  # the base's first; pytest --junitxml shows it
     assert sum(layers) < LIMIT_BYTES
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ def words(service: str) -> list[str]:
     return found
 
 
-def test_distils_and_benches_on_a_read_only_root(store: Store, train: str, work: Path) -> None:
+def test_distils_and_benches_on_a_read_only_root(
+    store: Store, train: str, work: Path, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     distilled = store.run_read_only(train, work, [*words("distil"), *short()])
     assert distilled.returncode == 0, distilled.stderr
     benched = store.run_read_only(
@@ -33,3 +36,4 @@ def test_distils_and_benches_on_a_read_only_root(store: Store, train: str, work:
     (bundle,) = (work / "runs/distilled").glob("*.kdz")
     done = store.run(train, work, ["kdeploy", "predict", f"runs/distilled/{bundle.name}", "runs/distilled/digit-7.png"])
     assert done.returncode == 0, done.stderr
+    record_testsuite_property("compressed_layers_bytes", store.layer_bytes(train))  # the base's first
