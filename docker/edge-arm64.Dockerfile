@@ -9,13 +9,13 @@ FROM ${BASE} AS python
 RUN command -v python3 > /dev/null \
     || { apt-get update \
         && apt-get install -y --no-install-recommends python3=3.11.* \
-        && rm -rf /var/lib/apt/lists/*; }
+        && apt-get clean && rm -rf /var/lib/apt/lists/*; }
 
 FROM python AS build
 RUN python3 -c 'import ensurepip' \
     || { apt-get update \
         && apt-get install -y --no-install-recommends python3-venv=3.11.* \
-        && rm -rf /var/lib/apt/lists/*; }
+        && apt-get clean && rm -rf /var/lib/apt/lists/*; }
 COPY . /source/
 WORKDIR /source
 # Empty means pip's own ways. PIP_NO_INDEX=1 takes everything from docker/wheels, so that no network is needed.

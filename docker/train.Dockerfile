@@ -8,13 +8,13 @@ FROM ${BASE} AS python
 RUN command -v python3 > /dev/null \
     || { apt-get update \
         && apt-get install -y --no-install-recommends python3=3.11.* \
-        && rm -rf /var/lib/apt/lists/*; }
+        && apt-get clean && rm -rf /var/lib/apt/lists/*; }
 
 FROM python AS build
 RUN python3 -c 'import ensurepip' \
     || { apt-get update \
         && apt-get install -y --no-install-recommends python3-venv=3.11.* \
-        && rm -rf /var/lib/apt/lists/*; }
+        && apt-get clean && rm -rf /var/lib/apt/lists/*; }
 COPY . /source/
 WORKDIR /source
 # cpu: PyTorch's builds without CUDA, from its own index. cuda: those of PyPI, which bring CUDA along, so that the base

@@ -139,7 +139,10 @@ class Store:
         return ["buildah", *places, "--storage-driver", "vfs"]
 
     def _buildah(self, *arguments: str) -> str:
-        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, check=False)
+        # Of the environment only this: what a build runs would see all of it, such as pip's settings.
+        kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
+        command = [*self._command, *arguments]
+        done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
         if done.returncode:
             ended = f"buildah {' '.join(arguments)} ended with {done.returncode}"
             raise RuntimeError(f"{ended}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
