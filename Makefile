@@ -22,6 +22,6 @@ test: install
 test-arm64: install
 	KDEPLOY_REQUIRE_ARM64=1 .venv/bin/pytest -n 2 --dist loadfile -m arm64 tests
 
-# As root, with the same packages and Buildah: about ten minutes, and 10 GB for a while.
+# As root, with the same packages and Buildah: some ten minutes, and 7 GB of disk for a while.
 test-images: install
 	KDEPLOY_REQUIRE_IMAGES=1 .venv/bin/pytest -m images tests

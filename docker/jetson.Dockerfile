@@ -1,8 +1,8 @@
 # The device side of kdeploy for a Jetson with JetPack 6, with the TensorRT, CUDA and Python of NVIDIA's own image.
 
-# JetPack 6.1 and 6.2: TensorRT 10.3, CUDA 12.6, Ubuntu 22.04 with Python 3.10. NVIDIA publishes no digest outside its
-# registry, so the tag is the pin: r10.3.0-runtime is the release of TensorRT and is not moved on to another. A plan is
-# bound to TensorRT's version, and the image's must fit the board's JetPack: name another tag as BASE for another one.
+# JetPack 6.1 and 6.2: TensorRT 10.3, CUDA 12.6, Ubuntu 22.04 with Python 3.10. Pinned by its exact tag, for want of a
+# published digest. A plan is bound to TensorRT's version, and the image's must fit the board's JetPack: name another tag as
+# BASE for another one.
 ARG BASE=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-runtime
 
 FROM ${BASE} AS build
@@ -19,8 +19,8 @@ ARG PIP_INDEX_URL=""
 # The environment sees the image's own tensorrt, which PyPI has for no Jetson. It is looked for and not imported: some of
 # its libraries (DLA's) come from the board when the container starts. cuda-python is that of CUDA 12. Without
 # constraints.txt: the tested set is for Python 3.11, and here pip takes the last releases for 3.10.
-RUN python3 -c 'import importlib.util, sys; importlib.util.find_spec("tensorrt") or sys.exit("BASE brings no tensorrt for Python")' \
-    && python3 -m venv --system-site-packages /opt/kdeploy \
+RUN python3 -m venv --system-site-packages /opt/kdeploy \
+    && /opt/kdeploy/bin/python3 -c 'import importlib.util, sys; importlib.util.find_spec("tensorrt") or sys.exit("BASE has no tensorrt")' \
     && /opt/kdeploy/bin/pip install --no-cache-dir --find-links docker/wheels . 'cuda-python>=12.8,<13'
 
 FROM ${BASE}
