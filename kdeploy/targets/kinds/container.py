@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,6 +19,11 @@ USAGE = "container:IMAGE[@linux/arm64]"
 COMMAND = "KDEPLOY_CONTAINER"
 """The environment variable that chooses docker, podman or buildah; else the first of them that works."""
 _TOOLS = {"docker": ["docker", "version"], "podman": ["podman", "version"], "buildah": ["buildah", "version"]}
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+_PROCESSORS = "/sys/devices/system/cpu"
+"""Hidden from an emulated container. QEMU before 8.2 shows it the host's /proc/cpuinfo, and ONNX Runtime's library for
+both crashes on an x86 one when there are processors here, too; where there are none it only warns."""
+_HIDE = f'mount -t tmpfs tmpfs {_PROCESSORS} && exec "$@"'
 _PLATFORM = re.compile(r"(.+)@(linux/[a-z0-9]+(?:/v\d)?)")
 
 
@@ -36,6 +42,11 @@ class Container:
         """As of a file: `kdeploy-edge-arm64` of `localhost/kdeploy/edge-arm64:latest`."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.image.removeprefix("localhost/")).strip("-")
 
+    @property
+    def _is_emulated(self) -> bool:
+        architecture = (self.platform or "").partition("/")[2].partition("/")[0]
+        return architecture != "" and _ARCHITECTURES.get(architecture, architecture) != platform.machine()
+
     @contextmanager
     def connect(self) -> Iterator[Channel]:
         """Start a container, which is removed when the connection ends."""
@@ -46,9 +57,10 @@ class Container:
     @contextmanager
     def _run_by(self, tool: str) -> Iterator[Channel]:
         name = f"kdeploy-{uuid.uuid4().hex[:12]}"
-        platform = ["--platform", self.platform] if self.platform else []
+        hidden = ["--tmpfs", f"{_PROCESSORS}:ro"] if self._is_emulated else []
+        wanted = [*hidden, *(["--platform", self.platform] if self.platform else [])]
         hardened = ["--read-only", "--tmpfs", "/tmp:exec", "--network", "none", "--cap-drop", "ALL"]
-        start = [tool, "run", "--rm", "-i", "--init", "--name", name, *platform, *hardened]
+        start = [tool, "run", "--rm", "-i", "--init", "--name", name, *wanted, *hardened]
         python = [*start, "--entrypoint", "python3", self.image, "-c"]
         try:
             with Channel(lambda program: [*python, program], self.text) as channel:
@@ -58,9 +70,9 @@ class Container:
 
     @contextmanager
     def _in_buildah(self) -> Iterator[Channel]:
-        platform = ["--platform", self.platform] if self.platform else []
+        wanted = ["--platform", self.platform] if self.platform else []
         made = subprocess.run(
-            ["buildah", "from", "--pull-never", *platform, self.image],
+            ["buildah", "from", *wanted, self.image],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -68,7 +80,8 @@ class Container:
         if made.returncode != 0:
             raise Unavailable(f"{self.text}: buildah can't start from this image: {made.stderr.strip()}")
         name = made.stdout.strip().splitlines()[-1]
-        python = ["buildah", "run", name, "--", "python3", "-c"]
+        apart = ["unshare", "--mount", "sh", "-c", _HIDE, "sh"] if self._is_emulated else []
+        python = [*apart, "buildah", "run", name, "--", "python3", "-c"]
         try:
             with Channel(lambda program: [*python, program], self.text) as channel:
                 yield channel
