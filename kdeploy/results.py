@@ -18,7 +18,7 @@ from kdeploy.recipe.networks import STUDENT, baseline_role
 from kdeploy.report.beside import LETTERS, beside
 from kdeploy.report.data import Device, Epoch, Gate, LayerCost, ReportData, ReportedEpochs, Sensitivity, Stage
 from kdeploy.report.lineage import lineage
-from kdeploy.report.rows import Row, rows_from
+from kdeploy.report.rows import Row, baseline_of, rows_from
 from kdeploy.report.seeds import Mean, accuracy_gain, aggregate
 from kdeploy.report.verdicts import int8_failures
 from kdeploy.stages import devices, gates
@@ -157,10 +157,8 @@ def on_devices(folder: Path) -> tuple[Device, ...]:
     """What was measured of a run on other machines. The teacher is what their ratios refer to, where it is there."""
     found = []
     for name, measured in devices.measured_on(folder).items():
-        names = [one.name for one in measured]
-        baseline = next((row for row in names if row.startswith("teacher-")), names[0])
         last = max(measured, key=lambda one: one.measured_at)
-        rows = tuple(rows_from(measured, baseline=baseline))
+        rows = tuple(rows_from(measured, baseline=baseline_of(measured)))
         found.append(Device(name=name, rows=rows, machine=last.machine, measured_at=last.measured_at))
     return tuple(found)
 

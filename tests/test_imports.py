@@ -17,7 +17,7 @@ TORCH_ROOMS = {"compress", "export", "loading", "methods", "models", "training"}
 CATALOGUES = ["kdeploy.methods", "kdeploy.models"]
 
 VERBS = ["bench", "bundle", "cache", "distill", "doctor", "export", "methods", "models", "predict", "procedures"]
-VERBS += ["recipes", "report", "run", "runs", "sensitivity"]
+VERBS += ["recipes", "report", "run", "runs", "sensitivity", "target"]
 
 IMPORT_EACH = """
 import importlib, json, sys, traceback

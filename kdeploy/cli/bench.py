@@ -147,7 +147,7 @@ def bench(
     from kdeploy.report import calls, energy
     from kdeploy.report.formats.measured import check_ending, write_measured
     from kdeploy.report.layers import LayerTables
-    from kdeploy.report.rows import rows_from
+    from kdeploy.report.rows import baseline_of, rows_from
     from kdeploy.report.terminal import ResultTable
     from kdeploy.report.verdicts import int8_failures, require_valid, scenario_lines
 
@@ -178,7 +178,7 @@ def bench(
         )
         measured = [with_layers(one, profiles) for one in measured]
     checked = [] if asked is None else regression.check(measured, *asked)
-    rows = rows_from(measured, baseline=measured[0].name)
+    rows = rows_from(measured, baseline=baseline_of(measured))
     failures = int8_failures(measured, GatesSpec().int8_drop_points)
     payload = {
         "schema_version": 1,

@@ -80,12 +80,28 @@ JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output, then only JSON."),
 ]
+
+
+def _complete_target(incomplete: str) -> list[str]:
+    """This machine, the kinds, and the hosts that the person's own ssh configuration names."""
+    hosts = []
+    try:
+        for line in (Path.home() / ".ssh" / "config").read_text(encoding="utf-8", errors="replace").splitlines():
+            keyword, *names = line.split() or [""]
+            if keyword.lower() == "host":
+                hosts += [f"ssh://{name}" for name in names if not set(name) & set("*?!")]
+    except (OSError, ValueError):
+        pass
+    return [text for text in ("local", *(hosts or ["ssh://"]), "container:") if text.startswith(incomplete)]
+
+
 TargetOption = Annotated[
     str,
     typer.Option(
         "--target",
         metavar="TARGET",
         help="Where: local, ssh://USER@HOST[:PORT], or container:IMAGE[@linux/arm64].",
+        autocompletion=_complete_target,
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads that an inference may use.")]

@@ -83,6 +83,12 @@ def rows_from(measurements: Sequence[Measurement], *, baseline: str) -> list[Row
     return [_row(measurement, by_name[baseline]) for measurement in sorted(measurements, key=_place)]
 
 
+def baseline_of(measurements: Sequence[Measurement]) -> str:
+    """What the ratios of a table refer to where nobody says: a teacher's, or the first."""
+    names = [one.name for one in measurements]
+    return next((one.name for one in measurements if one.role == "teacher"), names[0])
+
+
 def batch_one(measurement: Measurement) -> Latency | None:
     """The latencies at batch 1, None where only other batches were measured."""
     return next((latency for latency in measurement.latency if latency.batch == 1), None)

@@ -86,6 +86,7 @@ def test_version(kdeploy):
         ("kdeploy export wrn_16", ["wrn_16_2"]),
         ("kdeploy run quickstart --device cu", ["cuda"]),
         ("kdeploy run quickstart --dr", ["--dry-run"]),
+        ("kdeploy doctor --target lo", ["local"]),
     ],
 )
 def test_the_shell_completes(line, offered, tmp_path):
