@@ -11,30 +11,45 @@ through for the length of the lease, or when it is asked to.
 """
 
 import errno
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 CHUNK = 1 << 20
 FOLDER = ".kdeploy-target"
-"""In the home folder; where that cannot be written, as in a read-only container, under the temporary one."""
+"""In the home folder; where that cannot be written, as in a read-only container, in the temporary one, by user."""
 JOB = "KDEPLOY_JOB"
 """In the environment of all processes of a job, by which they are found."""
 PATIENCE_S = 3.0
 """How long a job that is asked to end may take until it is killed."""
 LOOK_S = 0.25
+ALIVE_S = 5.0
+"""How often the other side hears of us while it waits for something that takes long."""
+IDLE_S = 1800.0
+"""Without a word for so long the other side is gone: a pulled cable ends no connection by itself."""
+WATCHED_S = 5.0
+"""How often it is looked whether somebody still watches the job."""
+KILLING_S = 30.0
+"""What hangs in the kernel, as on a broken disk, can't be killed: it is not waited for longer."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+"""What a disk answers that is full, may not be written, or is broken."""
 
 
 class Refused(Exception):
@@ -55,13 +70,17 @@ class Agent:
         self._python = ""
         self._followed = None  # type: Optional[Path]
         self._positions = {"events": 0, "stderr": 0}
+        self._heard_s = self._looked_s = time.monotonic()
+        self._patience_s = IDLE_S
 
     def serve(self) -> None:
         """Answer until the other side is gone."""
         while True:
             if self._followed is not None:
                 self._tell()
-            if b"\n" not in self._input and not self._readable(LOOK_S if self._followed else None):
+            if b"\n" not in self._input and not self._readable(LOOK_S if self._followed else self._patience_s):
+                if time.monotonic() - self._heard_s > self._patience_s:
+                    return
                 continue
             line = self._line()
             if line is None:
@@ -75,10 +94,12 @@ class Agent:
             return do(**request) or {}
         except Refused as refused:
             return refused.answer
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-                raise
-            return {"error": "disk", "why": error.strerror, "folder": str(self._folder), **self._room()}
+        except BrokenPipeError:  # nobody is there to be told
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                return {"error": "disk", "why": error.strerror, "folder": str(self._folder), **self._room()}
+            return {"error": "bug", "said": traceback.format_exc()}
 
     def send(self, message: Dict[str, Any]) -> None:
         _write(1, json.dumps(message).encode() + b"\n")
@@ -91,11 +112,14 @@ class Agent:
         self._python = sys.executable if own else str(self._folder / "venv" / "bin" / "python")
         return {
             "architecture": platform.machine(),
+            "bits": 8 * struct.calcsize("P"),
             "python": list(sys.version_info[:3]),
             "libc": platform.libc_ver()[1],
             "folder": str(self._folder),
             "environment": own or Path(self._python).exists(),
             "tensorrt": importlib.util.find_spec("tensorrt") is not None,
+            "in_home": self._folder.parent == Path(os.path.expanduser("~")),
+            "busy_s": self._busy_s(),
             "state": _read_json(self._folder / "state.json"),
             **self._room(),
         }
@@ -108,28 +132,32 @@ class Agent:
         """Keep the bytes that follow, if they have this hash."""
         digest, problem = hashlib.sha256(), None  # type: Any, Optional[OSError]
         target = self._kept(sha256)
-        handle = None
-        name = ""
+        handle, name = None, ""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".", dir=str(target.parent))
-        except OSError as error:
-            problem = error
-        for chunk in self._chunks(size):
-            digest.update(chunk)
             try:
-                if handle is not None and problem is None:
-                    _write(handle, chunk)
-            except OSError as error:  # all bytes are read all the same, or the next request could not be
+                self._make_folder()
+                target.parent.mkdir(exist_ok=True)
+                handle, name = tempfile.mkstemp(prefix=".", dir=str(target.parent))
+            except OSError as error:
                 problem = error
-        if handle is not None:
-            os.close(handle)
-        if problem is None and digest.hexdigest() == sha256:
-            os.chmod(name, 0o444)
-            os.replace(name, str(target))
-            return {}
-        if name:
-            os.unlink(name)
+            for chunk in self._chunks(size):  # all bytes are read whatever happens, or the next request could not be
+                digest.update(chunk)
+                try:
+                    if handle is not None and problem is None:
+                        _write(handle, chunk)
+                except OSError as error:
+                    problem = error
+            if handle is not None and problem is None and digest.hexdigest() == sha256:
+                os.fsync(handle)  # it is never sent again: a power cut must not leave its name without its bytes
+                os.chmod(name, 0o444)
+                os.replace(name, str(target))
+                name = ""
+                return {}
+        finally:
+            if handle is not None:
+                os.close(handle)
+            if name:
+                os.unlink(name)
         if problem is not None:
             raise problem
         raise Refused("damaged")
@@ -142,9 +170,10 @@ class Agent:
 
     def do_venv(self, system_packages: bool) -> None:
         """Make the environment anew, without pip: ours is brought along."""
+        self._require_idle()
         venv = self._folder / "venv"
         shutil.rmtree(str(venv), ignore_errors=True)
-        venv.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         command = [sys.executable, "-m", "venv", "--without-pip", str(venv)]
         command += ["--system-site-packages"] if system_packages else []
         status, said = self._run(command, {})
@@ -155,20 +184,25 @@ class Agent:
         """Run a pip wheel, that is kept here, in the environment; wheels: names of files and their hashes."""
         with tempfile.TemporaryDirectory(prefix="wheels-", dir=str(self._folder)) as folder:
             for name, digest in wheels.items():
-                os.link(str(self._kept(digest)), os.path.join(folder, name))
+                _link(self._kept(digest), Path(folder) / name)
             carried = ["--no-index", "--find-links", folder] if wheels else []
             beside = Path(folder) / "pip.whl"
-            os.link(str(self._kept(pip)), str(beside))
-            command = [self._python, str(beside / "pip"), "install", *carried, *arguments]
+            _link(self._kept(pip), beside)
+            # Its cache would be left lying outside of our folder, and is of no more use.
+            command = [self._python, str(beside / "pip"), "install", "--no-cache-dir", *carried, *arguments]
             status, said = self._run(command, {"TMPDIR": folder, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
         return {"status": status, "said": said}
 
     def do_code(self, wheel: str) -> None:
         """Have the kdeploy of this wheel in the environment; no pip is needed for pure Python."""
-        packages = Path(next(iter((self._folder / "venv" / "lib").glob("python*/site-packages"))))
+        found = sorted((self._folder / "venv" / "lib").glob("python*/site-packages"))
+        if not found:
+            raise Refused("broken", said="it has no site-packages")
+        packages = found[0]
         mark = packages / "kdeploy.sha256"
         if mark.exists() and mark.read_text() == wheel:
             return
+        self._require_idle()  # what runs would lose its code
         if mark.exists():
             mark.unlink()
         for old in [packages / "kdeploy", *packages.glob("kdeploy-*.dist-info")]:
@@ -179,63 +213,63 @@ class Agent:
 
     def do_state(self, state: Dict[str, Any]) -> None:
         """Remember something for later connections."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         (self._folder / "state.json").write_text(json.dumps(state))
 
     def do_ask(self, program: str) -> Dict[str, Any]:
         """Run a few lines in the environment and pass on the JSON that they print."""
-        done = subprocess.run(
-            [self._python, "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        if done.returncode != 0:
-            raise Refused("broken", said=done.stderr.decode(errors="replace")[-2000:])
-        return {"found": json.loads(done.stdout.decode())}
+        status, said = self._run([self._python, "-c", program], {})
+        for line in reversed(said.splitlines() if status == 0 else []):
+            try:
+                return {"found": json.loads(line)}
+            except ValueError:  # a warning on standard error
+                continue
+        raise Refused("broken", said=said[-2000:])
 
     def do_start(
-        self, words: List[str], files: Dict[str, str], environment: Dict[str, str], lease_s: float
-    ) -> Dict[str, Any]:
-        """Lay the files out in a new job's folder, run `python -m kdeploy WORDS` there, and have it watched."""
-        for other in _jobs(self._folder):
-            if _is_watched(other):
-                raise Refused("busy", since_s=time.time() - other.stat().st_ctime)
-            end_job(other)  # left by a power cut, say
-        self._folder.mkdir(parents=True, exist_ok=True)
-        job = Path(tempfile.mkdtemp(prefix="job-", dir=str(self._folder)))
-        try:
-            self._lay_out(job, words, files, environment, lease_s)
-        except BaseException:
-            shutil.rmtree(str(job), ignore_errors=True)
-            raise
-        subprocess.Popen(
-            [sys.executable, str(job / "agent.py"), str(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
-        return {"job": job.name}
+        self, job: str, words: List[str], files: Dict[str, str], environment: Dict[str, str], lease_s: float
+    ) -> None:
+        """Lay the files out in a new job's folder, run `python -m kdeploy WORDS` there, and have it watched.
 
-    def do_follow(self, job: str, events: int, stderr: int) -> None:
-        """From now on tell what a job says, each from a position in bytes on, and how it ended."""
-        folder = self._folder / job
+        The other side names the job, so that it can end it, or ask again, when the connection drops before the answer.
+        """
+        folder = self._job(job)
+        self._make_folder()
+        with self._alone():
+            if folder.exists() and _is_watched(folder):
+                return
+            self._require_idle()
+            for left in _jobs(self._folder):  # by a power cut, say
+                end_job(left)
+            folder.mkdir()
+            try:
+                self._lay_out(folder, words, files, environment, lease_s)
+                self._have_watched(folder)
+            except BaseException:
+                shutil.rmtree(str(folder), ignore_errors=True)
+                raise
+
+    def do_follow(self, job: str, events: int, stderr: int, patience_s: float) -> None:
+        """From now on tell what a job says, each from a position in bytes on, and how it ended.
+
+        patience_s: who follows sends signs of life, and is gone when none came for so long.
+        """
+        folder = self._job(job)
         if not folder.is_dir():
             raise Refused("gone")
+        self._patience_s = patience_s
         self._positions = {"events": events, "stderr": stderr}
         self._followed = folder
 
     def do_beat(self) -> None:
         """A sign of life for the job that is followed."""
         if self._followed is not None:
-            try:
-                os.utime(str(self._followed / "beat"))
-            except FileNotFoundError:
-                pass
+            _touch(self._followed)
 
     def do_cancel(self, job: str) -> None:
         """End a job at once; answers when nothing of it is left."""
-        self._followed = None
-        folder = self._folder / job
+        self._unfollow()
+        folder = self._job(job)
         try:
             (folder / "beat").unlink()  # needs no room on the disk, as a new file would
         except FileNotFoundError:
@@ -248,33 +282,43 @@ class Agent:
 
     def do_results(self, job: str, outputs: List[str]) -> Dict[str, Any]:
         """The files of these paths, and what was printed, with their hashes."""
-        work = self._folder / job / "work"
+        work = self._job(job) / "work"
         if not work.is_dir():
             raise Refused("gone")
         found = {}
         for output in outputs:
             for path in _files(work / _inside(output)):
                 found[str(path.relative_to(work))] = [_sha256(path), path.stat().st_size]
+                _touch(work.parent)
         return {"files": found, "stdout": (work.parent / "stdout").read_bytes().decode(errors="replace")}
 
     def do_get(self, job: str, path: str) -> None:
         """Send a file of a job: its size, then its bytes, before the answer."""
-        with (self._folder / job / "work" / _inside(path)).open("rb") as stream:
+        folder = self._job(job)
+        with (folder / "work" / _inside(path)).open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             self.send({"size": size})
             while size:
-                chunk = stream.read(min(size, CHUNK))
+                try:
+                    chunk = stream.read(min(size, CHUNK))
+                except OSError:
+                    chunk = b""
+                chunk = chunk or b"\0" * min(size, CHUNK)  # it became shorter: so many were promised, the hash tells
                 _write(1, chunk)
                 size -= len(chunk)
+                _touch(folder)  # what goes through is a sign of life
 
     def do_clean(self) -> Dict[str, Any]:
         """End every job and remove the folder."""
         for job in _jobs(self._folder):
             self.do_cancel(job.name)
         there = self._folder.exists()
-        size = sum(path.lstat().st_size for path in self._folder.rglob("*") if not path.is_dir()) if there else 0
-        shutil.rmtree(str(self._folder), ignore_errors=True)
-        return {"size_bytes": size, "there": there, "left": self._folder.exists()}
+        real = self._folder.resolve() if there else self._folder  # it may be a link to a larger disk
+        size = sum(path.lstat().st_size for path in real.rglob("*") if not path.is_dir()) if there else 0
+        shutil.rmtree(str(real), ignore_errors=True)
+        if self._folder.is_symlink():
+            self._folder.unlink()
+        return {"size_bytes": size, "there": there, "left": real.exists()}
 
     # What they are made of
 
@@ -283,25 +327,80 @@ class Agent:
         job = self._followed
         assert job is not None
         ended = (job / "status").exists() or not job.exists()  # looked at first: what is written after is read next
+        lost = not ended and self._is_lost(job)
         for name in ("events", "stderr"):
+            while self._tell_more(job, name, to_the_end=ended or lost):
+                pass
+        if lost:
+            end_job(job)
+        if ended or lost:
+            self._unfollow()
+            self.send({"ended": True, **(_read_json(job / "status") or {"status": None, **self._room()})})
+
+    def _tell_more(self, job: Path, name: str, *, to_the_end: bool) -> bool:
+        """Send the next lines of a file; whether there were any."""
+        try:
+            with (job / name).open("rb") as stream:
+                behind = os.fstat(stream.fileno()).st_size - self._positions[name]
+                if name == "stderr" and behind > CHUNK:  # of so much, the end is what tells
+                    self._positions[name] += behind - CHUNK
+                stream.seek(self._positions[name])
+                new = stream.read(CHUNK)
+        except FileNotFoundError:
+            return False
+        if name == "events" or not to_the_end:
+            new = new[: new.rfind(b"\n") + 1]
+        if new:
+            self._positions[name] += len(new)
+            self.send({"new": name, "position": self._positions[name], "text": new.decode(errors="replace")})
+        return bool(new)
+
+    def _is_lost(self, job: Path) -> bool:
+        """Whether nobody watches the job any more, as where a system ends all of a user's processes at once."""
+        if time.monotonic() - self._looked_s < WATCHED_S:
+            return False
+        self._looked_s = time.monotonic()
+        return not _is_watched(job) and job.exists() and not (job / "status").exists()
+
+    def _unfollow(self) -> None:
+        self._followed = None
+        self._patience_s = IDLE_S
+
+    def _job(self, name: str) -> Path:
+        if not re.match(r"job-\w+$", name):
+            raise Refused("outside", path=name)
+        return self._folder / name
+
+    def _make_folder(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else starts something in the meantime."""
+        handle = os.open(str(self._folder), os.O_RDONLY)
+        try:
             try:
-                with (job / name).open("rb") as stream:
-                    stream.seek(self._positions[name])
-                    new = stream.read(CHUNK)
-            except FileNotFoundError:
-                continue
-            if name == "events":
-                new = new[: new.rfind(b"\n") + 1]
-            if new:
-                self._positions[name] += len(new)
-                self.send({"new": name, "position": self._positions[name], "text": new.decode(errors="replace")})
-        if ended:
-            self._followed = None
-            try:
-                status = int((job / "status").read_text())
-            except (FileNotFoundError, ValueError):
-                status = None
-            self.send({"ended": True, "status": status, **self._room()})
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(handle)
+
+    def _require_idle(self) -> None:
+        since_s = self._busy_s()
+        if since_s is not None:
+            raise Refused("busy", since_s=since_s)
+
+    def _busy_s(self) -> Optional[float]:
+        """For how long a job has been at work; None: there is none."""
+        for job in _jobs(self._folder):
+            if _is_watched(job):
+                try:
+                    return max(0.0, time.time() - (job / "agent.py").stat().st_mtime)
+                except FileNotFoundError:
+                    continue
+        return None
 
     def _lay_out(
         self, job: Path, words: List[str], files: Dict[str, str], environment: Dict[str, str], lease_s: float
@@ -311,11 +410,14 @@ class Agent:
         for path, digest in files.items():
             target = job / "work" / _inside(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(str(self._kept(digest)), str(target))
+            _link(self._kept(digest), target)
+        cache = self._folder / "cache"
         own = {
             JOB: job.name,
             "TMPDIR": str(job / "tmp"),
-            "XDG_CACHE_HOME": str(self._folder / "cache"),
+            "XDG_CACHE_HOME": str(cache),
+            "KDEPLOY_CACHE": str(cache / "kdeploy"),
+            "CUDA_CACHE_PATH": str(cache / "cuda"),
             "KDEPLOY_EVENTS": str(job / "events"),
         }
         asked = {
@@ -326,6 +428,17 @@ class Agent:
         (job / "agent.py").write_bytes(self._source)
         (job / "job.json").write_text(json.dumps(asked))
         (job / "beat").touch()
+
+    def _have_watched(self, job: Path) -> None:
+        """Start the process that runs the job and outlives us."""
+        subprocess.Popen(
+            [sys.executable, str(job / "agent.py"), str(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
 
     def _kept(self, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -351,7 +464,9 @@ class Agent:
         assert running.stdout is not None
         pipe, said = running.stdout.fileno(), b""
         while True:
-            ready = select.select([0, pipe], [], [])[0]
+            ready = select.select([0, pipe], [], [], ALIVE_S)[0]
+            if not ready:
+                self.send({"alive": True})
             if 0 in ready and not self._fill():
                 os.killpg(running.pid, signal.SIGKILL)
                 raise SystemExit
@@ -370,6 +485,9 @@ class Agent:
         return bool(select.select([0], [], [], timeout_s)[0])
 
     def _fill(self) -> bool:
+        if not self._readable(self._patience_s):
+            return False
+        self._heard_s = time.monotonic()
         more = os.read(0, CHUNK)
         self._input += more
         return bool(more)
@@ -398,17 +516,7 @@ def watch(job: Path) -> None:
     The clock is the monotonic one: a small device without a battery sets its own by hours when it finds a network.
     """
     asked = json.loads((job / "job.json").read_text())
-    environment = {**os.environ, **asked["environment"]}
-    with (job / "stdout").open("wb") as out, (job / "stderr").open("wb") as err:
-        started = subprocess.Popen(
-            asked["command"],
-            cwd=str(job / "work"),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
+    started = _started(job, asked["command"], asked["environment"])
     seen, at = None, time.monotonic()
     while True:
         beat = _beat(job)
@@ -416,22 +524,45 @@ def watch(job: Path) -> None:
             break
         if beat != seen:
             seen, at = beat, time.monotonic()
-        if started.poll() is not None and not (job / "status").exists():
-            _tell_status(job, started.returncode)
+        if not (job / "status").exists() and (started is None or started.poll() is not None):
+            _tell_status(job, 127 if started is None else started.returncode)
         time.sleep(LOOK_S)
-    if started.poll() is None:
+    if started is not None and started.poll() is None:
         started.send_signal(signal.SIGTERM)
         try:
             started.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             pass
     end_job(job)
-    started.wait()
+    if started is not None:
+        started.wait()
+
+
+def _started(job: Path, command: List[str], environment: Dict[str, str]) -> "Optional[subprocess.Popen[bytes]]":
+    """None where it could not be started, which is said as a job would."""
+    try:
+        with (job / "stdout").open("wb") as out, (job / "stderr").open("wb") as err:
+            return subprocess.Popen(
+                command,
+                cwd=str(job / "work"),
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+    except OSError as error:
+        try:
+            (job / "stderr").write_text("kdeploy: " + command[0] + " can't be started: " + str(error.strerror) + ".")
+        except OSError:
+            pass
+        return None
 
 
 def end_job(job: Path) -> None:
     """Kill what runs of a job, and remove its folder."""
-    while True:
+    until = time.monotonic() + KILLING_S
+    while time.monotonic() < until:
         running = list(_processes(job.name))
         if not running:
             break
@@ -457,20 +588,24 @@ def _processes(name: str) -> Iterator[int]:
 
 
 def _tell_status(job: Path, status: int) -> None:
-    """On a full disk, too: the room is that of files which are not needed any more."""
+    """On a full disk, too: it is written over what is not needed any more."""
+    told = json.dumps({"status": status, "free_bytes": shutil.disk_usage(str(job)).free}).encode()
     shutil.rmtree(str(job / "tmp"), ignore_errors=True)
     beside = job / "job.json"
     try:
-        beside.write_text(str(status))
-    finally:
-        beside.replace(job / "status")
+        with beside.open("r+b") as stream:  # not emptied first: its blocks could go to somebody else
+            stream.write(told)
+            stream.truncate()
+    except OSError:
+        pass
+    beside.replace(job / "status")
 
 
 def _is_watched(job: Path) -> bool:
     """Whether the process that watches a job is alive."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if str(job).encode() in entry.read_bytes().split(b"\0"):
+            if os.fsencode(str(job)) in entry.read_bytes().split(b"\0"):
                 return True
         except OSError:
             continue
@@ -484,11 +619,32 @@ def _beat(job: Path) -> Optional[int]:
         return None
 
 
+def _touch(job: Path) -> None:
+    """A sign of life; none where the job is to end."""
+    try:
+        os.utime(str(job / "beat"))
+    except FileNotFoundError:
+        pass
+
+
+def _link(kept: Path, target: Path) -> None:
+    """Have a kept file elsewhere; copied on a file system that has no links, as on many memory cards."""
+    try:
+        os.link(str(kept), str(target))
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        shutil.copyfile(str(kept), str(target))
+
+
 def _folder() -> Path:
     home = Path(os.path.expanduser("~"))
-    if os.access(str(home), os.W_OK):
+    if home.is_absolute() and os.access(str(home), os.W_OK):
         return home / FOLDER
-    return Path(tempfile.gettempdir()) / FOLDER
+    found = Path(tempfile.gettempdir()) / (FOLDER + "-" + str(os.geteuid()))
+    if found.is_symlink() or (found.exists() and found.stat().st_uid != os.geteuid()):  # all may write beside it
+        raise Refused("foreign", folder=str(found))
+    return found
 
 
 def _jobs(folder: Path) -> List[Path]:
@@ -533,8 +689,11 @@ def _write(handle: int, data: bytes) -> None:
 def main(source: bytes, greeting: str) -> None:
     """Serve the other side, once it knows where our first message begins."""
     agent = Agent(source)
-    os.write(1, greeting.encode() + b"\n")
-    agent.serve()
+    try:
+        os.write(1, greeting.encode() + b"\n")
+        agent.serve()
+    except BrokenPipeError:
+        pass  # the other side is gone
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +23,27 @@ if TYPE_CHECKING:
     from kdeploy.targets.base import Target
 
 _CHUNK = 1 << 20
+# One line, and no quote but the double one: fish and csh take a word in single quotes otherwise than sh does.
 _BOOTSTRAP = (
-    "import os; n, s = {size}, b'' \n"
-    "while len(s) < n: s += os.read(0, n - len(s)) or exit(1)\n"
-    "names = dict(__name__='agent'); exec(compile(s, 'agent.py', 'exec'), names); names['main'](s, '{greeting}')"
+    "import os; n, s = {size}, bytearray(); "
+    "any(iter(lambda: s.extend(os.read(0, n - len(s)) or exit(1)) or len(s) == n, True)); "
+    'names = dict(__name__="agent"); exec(compile(bytes(s), "agent.py", "exec"), names); '
+    'names["main"](bytes(s), "{greeting}")'
 )
+_SILENCE_S = 120.0
+"""An answer that takes longer announces itself: without a word for so long, the other side hangs."""
+_SAID = 1 << 14
+"""How much is kept of what a command said on standard error, whose end is what tells."""
 
 News = Callable[[dict[str, Any]], None]
 
 
 class Lost(Exception):
     """The connection ended, or nothing came through it for too long."""
+
+
+class Gone(Unavailable):
+    """The device knows nothing of a job any more."""
 
 
 @contextmanager
@@ -42,7 +53,8 @@ def connected(target: Target) -> Iterator[Channel]:
         with target.connect() as channel:
             yield channel
     except Lost:
-        said = f" It said: {channel.said}" if channel.said else ""
+        last = "".join(channel.said.splitlines()[-1:])
+        said = f" It said: {last}" if last else ""
         raise Unavailable(f"The connection to {target.text} dropped. Try it again.{said}") from None
 
 
@@ -50,27 +62,36 @@ class Channel:
     """A connection over the pipes of a command (ssh, docker) that runs a Python program elsewhere.
 
     command: what to start, given the Python program as one word. Raises Unavailable where nothing answers, with what
-    the command said on standard error. place: what messages call the device.
+    the command said on standard error. place: what messages call the device. try_first: what to type to see whether it
+    can be reached at all.
+
+    heard_s: when something came through last, by the monotonic clock.
     """
 
-    def __init__(self, command: Callable[[str], Sequence[str]], place: str) -> None:
+    def __init__(self, command: Callable[[str], Sequence[str]], place: str, try_first: str = "") -> None:
         self._place = place
         self._input = b""
         self._asked = 0
+        self._within_file = False
         self.said = ""
+        self.heard_s = time.monotonic()
         source = (resources.files("kdeploy.targets") / "agent.py").read_bytes()
         greeting = f"kdeploy {uuid.uuid4().hex}"
         words = command(_BOOTSTRAP.format(size=len(source), greeting=greeting))
+        # A file, not a pipe: nobody reads along, and who writes much of it would wait for ever. A connection that
+        # ssh shares and leaves in the background may hold it longer than we do.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
         try:
             self._process = subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=self._said,
                 # Ctrl-C is for us: we still have to say to the device that it is over. ssh leaves an ignored one so.
-                preexec_fn=_ignore_ctrl_c,
+                preexec_fn=_ignore_interruptions,
             )
         except FileNotFoundError:
+            self._said.close()
             raise Unavailable(f"{place} can't be reached: there is no {words[0]} here. Install it first.") from None
         try:
             self._write(source)
@@ -78,7 +99,7 @@ class Channel:
         except BaseException as error:
             said = self._close()
             if isinstance(error, Lost):
-                raise Unavailable(_why_not(place, self._process.returncode, said)) from None
+                raise Unavailable(_why_not(place, self._process.returncode, said, try_first)) from None
             raise
 
     def ask(self, do: str, **details: Any) -> dict[str, Any]:
@@ -86,7 +107,12 @@ class Channel:
         return self.answer(self.tell(do, **details))
 
     def tell(self, do: str, **details: Any) -> int:
-        """A request, whose answer `answer` waits for by the number that is returned; it may be left unread."""
+        """A request, whose answer `answer` waits for by the number that is returned; it may be left unread.
+
+        Raises Lost where a file was left in the middle: what is said now would be taken for a part of it.
+        """
+        if self._within_file:
+            raise Lost
         self._asked += 1
         self._write(json.dumps({"number": self._asked, "do": do, **details}).encode() + b"\n")
         return self._asked
@@ -103,12 +129,13 @@ class Channel:
         """Have a file kept there; `told` hears how many bytes have gone."""
         size = path.stat().st_size
         number = self.tell("put", sha256=sha256, size=size)
-        with path.open("rb") as stream:
+        with path.open("rb") as stream, self._file():
             while size:
                 chunk = stream.read(min(size, _CHUNK))
                 if not chunk:
                     raise UserError(f"{path} became shorter while it was sent: is something writing to it?")
                 self._write(chunk)
+                self.heard_s = time.monotonic()
                 size -= len(chunk)
                 told(len(chunk))
         self.answer(number)
@@ -120,7 +147,7 @@ class Channel:
             if message.get("to") == number:
                 raise refusal(message, self._place)
         size = int(message["size"])
-        with target.open("wb") as stream:
+        with target.open("wb") as stream, self._file():
             while size:
                 if not self._input:
                     self._fill()
@@ -145,32 +172,47 @@ class Channel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.said = self._close()
 
+    @contextmanager
+    def _file(self) -> Iterator[None]:
+        """Within the bytes of a file: whatever ends the block early leaves the connection of no use."""
+        self._within_file = True
+        yield
+        self._within_file = False
+
     def _message(self) -> dict[str, Any]:
         while b"\n" not in self._input:
             self._fill()
         line, _, self._input = self._input.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
+        try:
+            found: dict[str, Any] = dict(json.loads(line))
+        except (ValueError, TypeError):  # something else than our agent wrote into the connection
+            raise Lost from None
         return found
 
     def _await(self, greeting: bytes) -> None:
         """Skip what a login shell prints before the agent speaks."""
-        while greeting not in self._input:
-            self._fill()
+        while greeting not in self._input:  # for as long as it takes to type a password
+            self._fill(None)
         self._input = self._input.partition(greeting)[2]
 
-    def _readable(self, timeout_s: float) -> bool:
+    def _readable(self, timeout_s: float | None) -> bool:
         assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], timeout_s)[0])
 
-    def _fill(self) -> None:
+    def _fill(self, patience_s: float | None = _SILENCE_S) -> None:
         assert self._process.stdout is not None
+        if not self._readable(patience_s):
+            raise Lost
         more = os.read(self._process.stdout.fileno(), _CHUNK)
         if not more:
             raise Lost
+        self.heard_s = time.monotonic()
         self._input += more
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            raise Lost
         try:
             while data:
                 data = data[os.write(self._process.stdin.fileno(), data) :]
@@ -181,18 +223,23 @@ class Channel:
         """End the connection; what the command said on standard error."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         self._process.stdin.close()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        for end in (
+            None,
+            self._process.terminate,
+            self._process.kill,
+        ):  # asked first: ssh may hide what is typed
+            if end is not None:
+                end()
+            try:
+                self._process.wait(timeout=2)
+                break
+            except subprocess.TimeoutExpired:
+                continue
         self._process.stdout.close()
-        os.set_blocking(self._process.stderr.fileno(), False)  # a shared connection in the background may hold it
-        said = self._process.stderr.read() or b""
-        self._process.stderr.close()
-        return said.decode(errors="replace").strip()
+        with self._said:
+            self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _SAID))
+            return self._said.read().decode(errors="replace").strip()
 
 
 def refusal(message: dict[str, Any], place: str) -> KdeployError:
@@ -207,7 +254,7 @@ def refusal(message: dict[str, Any], place: str) -> KdeployError:
     if kind == "busy":
         return Unavailable(
             f"{place} has been busy with another measurement for {message['since_s']:.0f} s; two at a time would "
-            "disturb each other. Wait for its end."
+            "disturb each other. Wait for its end; one that nobody waits for any more ends by itself after a minute."
         )
     if kind == "outside":
         return Unavailable(f"{place} refused {message['path']!r}, a path outside its job.")
@@ -216,18 +263,36 @@ def refusal(message: dict[str, Any], place: str) -> KdeployError:
         return Unavailable(f"{place}: its environment does not work ({last}). Make it anew: kdeploy target setup")
     if kind == "failed":
         said = message["said"].strip()
-        return Unavailable(f"{place}: `{message['command']}` failed: {said}")
-    return Unavailable(f"{place}: {kind}.")
+        missing = "No module named venv" in said or "No module named ensurepip" in said
+        remedy = " Type there: sudo apt install python3-venv" if missing else ""
+        return Unavailable(f"{place}: `{message['command']}` failed: {said}.{remedy}")
+    if kind == "gone":
+        return Gone(f"{place} has ended the run, and nothing of it is left there. Start it again.")
+    if kind == "damaged":
+        return UserError(f"{place}: a file arrived damaged. Is something writing to it here? Try it again.")
+    if kind == "foreign":
+        return UserError(f"{place}: {message['folder']} is somebody else's. Have its home folder be writable.")
+    return Unavailable(
+        f"{place}: what kdeploy does there failed. If it fails again, begin anew: kdeploy target clean, then setup.\n"
+        f"{message.get('said', kind)}".rstrip()
+    )
 
 
-def _ignore_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_interruptions() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _why_not(place: str, status: int | None, said: str) -> str:
-    lines = [line for line in said.splitlines() if not line.startswith("Warning: Permanently added")]
-    if status == 127 or "python3: not found" in said or "python3: command not found" in said:
+def _why_not(place: str, status: int | None, said: str, try_first: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lower = said.lower()
+    if status == 127 or "python3: not found" in lower or "python3: command not found" in lower:
         return f"{place} has no python3. Install it there, for instance: sudo apt install python3 python3-venv"
     if "SyntaxError" in said:
         return f"{place} has a Python that is too old to be asked: kdeploy needs 3.10 or newer there."
-    return f"{place} can't be reached: {' '.join(lines) or f'the connection ended with status {status}'}"
+    # The last line is what went wrong; what is before is a banner. ssh says only there why a connection was closed.
+    last = lines[-1] if lines else f"the connection ended with status {status}"
+    if last.startswith(("Connection closed", "Connection reset")) and len(lines) > 1:
+        last = f"{lines[-2]}; {last}"
+    hint = f" Try first whether this works: {try_first}" if try_first else ""
+    return f"{place} can't be reached: {last.rstrip('.')}.{hint}"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import kdeploy
-from kdeploy import events
-from kdeploy.errors import Unavailable, UserError
+from kdeploy import artifacts, events
+from kdeploy.errors import KdeployError, Unavailable, UserError
 from kdeploy.targets.base import Target
-from kdeploy.targets.channel import Channel, connected
+from kdeploy.targets.channel import Channel, connected, refusal
 from kdeploy.targets.sending import send
 from kdeploy.targets.wheel import requirements, write_wheel
 
@@ -35,6 +35,8 @@ def greet(channel: Channel, target: Target) -> dict[str, Any]:
             f"{target.text} is a {found['architecture']}: kdeploy works on 64-bit Arm (aarch64) and x86-64. A 64-bit "
             "board with a 32-bit system needs the 64-bit one."
         )
+    if found["bits"] != 64:  # as on a Raspberry Pi whose kernel alone is a 64-bit one
+        raise UserError(f"{target.text} has a {found['bits']}-bit Python: kdeploy needs a 64-bit system there.")
     if tuple(found["python"][:2]) < _PYTHON:
         version = ".".join(map(str, found["python"]))
         raise UserError(f"{target.text} has Python {version}: kdeploy needs 3.10 or newer there. Update its system.")
@@ -44,6 +46,8 @@ def greet(channel: Channel, target: Target) -> dict[str, Any]:
 def require(channel: Channel, target: Target) -> dict[str, Any]:
     """Have this very kdeploy in the device's environment. Raises Unavailable where there is no environment yet."""
     found = greet(channel, target)
+    if found["busy_s"] is not None:  # even asking would disturb what is measured
+        raise refusal({"error": "busy", "since_s": found["busy_s"]}, target.text)
     if target.brings_kdeploy:
         _require_own(channel, target)
         return found
@@ -90,12 +94,21 @@ def set_up(channel: Channel, target: Target, extras: frozenset[str], *, carry: b
     if target.brings_kdeploy:
         raise UserError(f"{target.text} is an image, which brings its own kdeploy: there is nothing to set up.")
     found = greet(channel, target)
+    if found["busy_s"] is not None:
+        raise refusal({"error": "busy", "since_s": found["busy_s"]}, target.text)
     if found["free_bytes"] < _NEEDED_BYTES:
         raise UserError(
             f"{target.text} has {found['free_bytes'] >> 20} MiB free in {found['folder']}, and an environment needs "
             f"{_NEEDED_BYTES >> 20} MiB. Make room there."
         )
+    if not found["libc"]:
+        raise UserError(
+            f"{target.text} has another C library than GNU's, as Alpine Linux has: ONNX Runtime is not built for it. "
+            "Use Debian, Ubuntu or Raspberry Pi OS."
+        )
     needed = requirements(extras)
+    if not found["in_home"]:
+        events.warn(f"The home folder on {target.text} can't be written: all goes to {found['folder']}.")
     channel.ask("state", state={})
     with events.task("make the environment"):
         # A Jetson has TensorRT among its system's packages, and no wheel from an index would do.
@@ -138,16 +151,20 @@ def _install(channel: Channel, target: Target, found: Mapping[str, Any], needed:
                 done = channel.ask("pip", pip=digest, arguments=[*quick, *arguments], wheels={})
             if done["status"] == 0:
                 return "index"
-            why = _last_line(done["said"])
+            why = _complaint(done["said"])
         events.decided("packages", "carried along from here", why)
         wheels = _downloaded(folder / "wheels", found, needed)
-        sent = send(channel, wheels)
-        with events.task("install on the device, from what was carried along"):
-            named = {path.name: digest for path, digest in sent.items()}
-            done = channel.ask("pip", pip=digest, arguments=arguments, wheels=named)
-        channel.ask("forget", files=list(sent.values()))  # the environment has them now
+        hashes = {path.name: artifacts.sha256_file(path) for path in wheels}
+        try:
+            send(channel, wheels)
+            with events.task("install on the device, from what was carried along"):
+                done = channel.ask("pip", pip=digest, arguments=arguments, wheels=hashes)
+        except KdeployError:
+            channel.ask("forget", files=list(hashes.values()))  # they may be what filled its disk
+            raise
+        channel.ask("forget", files=list(hashes.values()))  # the environment has them now
     if done["status"] != 0:
-        raise Unavailable(f"{target.text}: pip could not install there: {_last_line(done['said'])}")
+        raise Unavailable(f"{target.text}: pip could not install there: {_complaint(done['said'])}")
     return "carried"
 
 
@@ -171,7 +188,8 @@ def _downloaded(folder: Path, found: Mapping[str, Any], needed: Sequence[str]) -
     platforms = [word for tag in [*tags, f"manylinux2014_{machine}"] for word in ("--platform", tag)]
     built_for = ["--python-version", version, "--implementation", "cp", "--only-binary", ":all:"]
     with events.task(f"download wheels for Python {version} on {machine}"):
-        _run_pip(["download", "--dest", str(folder), *built_for, *platforms, *needed], "wheels for the device")
+        what = f"wheels for Python {version} on {machine} with the C library 2.{glibc}"
+        _run_pip(["download", "--dest", str(folder), *built_for, *platforms, *needed], what)
     return sorted(folder.glob("*.whl"))
 
 
@@ -185,11 +203,13 @@ def _run_pip(arguments: Sequence[str], what: str) -> None:
         text=True,
     )
     if done.returncode != 0:
-        raise Unavailable(f"{what} can't be downloaded here either: {_last_line(done.stderr)}")
+        raise Unavailable(f"{what} can't be downloaded here either: {_complaint(done.stderr)}")
 
 
-def _last_line(said: str) -> str:
-    """What pip complains of, without its advice on itself."""
-    lines = [re.sub(r"^(ERROR|WARNING): ", "", line) for line in said.strip().splitlines() if line.strip()]
-    errors = [line for line in lines if "Could not find" in line or "No matching" in line or "Connection" in line]
-    return (errors or lines or ["it said nothing"])[0][:300]
+def _complaint(said: str) -> str:
+    """What pip complains of, without its advice on itself: why it found nothing before that it found nothing."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and "[notice]" not in line]
+    telling = [line for line in lines if "Could not find" in line or "No matching" in line or "onnection" in line]
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    found = (telling or errors or lines[-1:] or ["it said nothing"])[0]
+    return re.sub(r"^(ERROR|WARNING): ", "", found)[:300]

@@ -20,7 +20,11 @@ _EVERY_S = 0.2
 @contextmanager
 def recording(path: Path) -> Iterator[None]:
     """Write what the library says to the file, for the length of the block."""
-    recorder = Recorder(path)
+    try:
+        recorder = Recorder(path)
+    except OSError:
+        yield
+        return
     try:
         with events.listening(recorder):
             yield
@@ -63,7 +67,7 @@ class Recorder:
 
     def _write(self, event: str, *arguments: Any) -> None:
         with suppress(OSError):
-            self._file.write(json.dumps([event, *arguments]) + "\n")
+            self._file.write(json.dumps([event, *arguments], default=float) + "\n")
             self._file.flush()
 
 
@@ -96,17 +100,20 @@ class Replay:
         self._open: dict[int, tuple[AbstractContextManager[events.Progress], events.Progress]] = {}
 
     def hear(self, lines: str) -> None:
-        """Replay whole lines of the file."""
+        """Replay whole lines of the file. One that a full disk cut off is left out, and what hangs on it."""
         for line in lines.splitlines():
-            event, *arguments = json.loads(line)
+            try:
+                event, *arguments = json.loads(line)
+            except ValueError:
+                continue
             if event == "begin":
                 number, description, total = arguments
                 manager = events.task(description, total)
                 self._open[number] = manager, manager.__enter__()
-            elif event == "advance":
+            elif event == "advance" and arguments[0] in self._open:
                 number, steps, figures = arguments
                 self._open[number][1].advance(steps, **figures)
-            elif event == "end":
+            elif event == "end" and arguments[0] in self._open:
                 self._end(*arguments)
             elif event in ("decided", "warn", "say"):
                 getattr(events, event)(*arguments)

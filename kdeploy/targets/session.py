@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from kdeploy import artifacts, events
 from kdeploy.errors import KdeployError, Unavailable, UserError
 from kdeploy.targets import environment
 from kdeploy.targets.base import Target
-from kdeploy.targets.channel import Channel, Lost
+from kdeploy.targets.channel import Channel, Gone, Lost
 from kdeploy.targets.relay import Replay
 from kdeploy.targets.sending import send
 
@@ -25,6 +26,10 @@ LEASE = "KDEPLOY_LEASE_S"
 """The environment variable for another."""
 _BEAT_S = 2.0
 _AGAIN_S = 1.0
+_SILENCE_S = 30.0
+"""A device that answers no sign of life for so long hangs, or its connection does without saying so."""
+_KEPT = 1 << 20
+"""How many characters are kept of what the verb wrote to standard error: its end."""
 
 
 @dataclass(frozen=True)
@@ -59,52 +64,67 @@ def carried_out(target: Target, work: Work) -> Iterator[Done]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdeploy-target-")))
         link = stack.enter_context(_Link(target))
-        job = _start(link, work, target)
+        job = f"job-{uuid.uuid4().hex[:12]}"
+        sent = _sent(link, list(work.files.values()))
         try:
-            ended, err = _followed(link, job, target)
+            _start(link, job, work, sent)
+            ended, err = _followed(link, job)
+            status = _status(ended, err, target)
             files, out = _fetched(link, job, work.outputs, folder)
-            link.channel.ask("cancel", job=job)
+        except Gone:
+            raise _over(target, link.lease_s) from None
         except BaseException:
             _end(link, job, target)
             raise
-        yield Done(_status(ended, err, target), out, err, files)
+        _end(link, job, target)
+        yield Done(status, out, err, files)
 
 
-def _start(link: _Link, work: Work, target: Target) -> str:
-    try:
-        sent = send(link.channel, list(work.files.values()))
-        asked = {"words": list(work.words), "files": {path: sent[file] for path, file in work.files.items()}}
-        more = {"environment": dict(work.environment), "lease_s": link.lease_s}
-        return str(link.channel.ask("start", **asked, **more)["job"])
-    except Lost:
-        raise Unavailable(f"The connection to {target.text} dropped before the run began. Start it again.") from None
+def _sent(link: _Link, files: Sequence[Path]) -> dict[Path, str]:
+    while True:
+        try:
+            return send(link.channel, files)
+        except Lost:
+            link.again()
+
+
+def _start(link: _Link, job: str, work: Work, sent: Mapping[Path, str]) -> None:
+    files = {path: sent[file] for path, file in work.files.items()}
+    asked = {"words": list(work.words), "files": files, "environment": dict(work.environment), "lease_s": link.lease_s}
+    while True:
+        try:
+            link.channel.ask("start", job=job, **asked)
+            return
+        except Lost:  # perhaps it began: the device knows it by its name
+            link.again()
 
 
 class _Link:
     """A connection to a device with its environment, taken up again where it drops. Use as a context manager."""
 
+    channel: Channel
+
     def __init__(self, target: Target) -> None:
         self._target = target
         self._stack = ExitStack()
-        self.lease_s = float(os.environ.get(LEASE) or LEASE_S)
-        self._heard_s = time.monotonic()
-        self.channel = self._connected()
-        environment.require(self.channel, target)
+        self.lease_s = _lease_s()
 
-    def heard(self) -> None:
-        """Something came through just now."""
-        self._heard_s = time.monotonic()
+    def connect(self) -> None:
+        """In place of the connection that there was. Raises KdeployError or Lost where it can't be had."""
+        self._stack.close()
+        self.channel = self._stack.enter_context(self._target.connect())
 
     def again(self) -> None:
         """Connect again. Raises Unavailable when the lease is over before that succeeds."""
         self._stack.close()
         if not self._target.outlives:
             raise Unavailable(f"{self._target.text} ended in the middle of the work.")
-        left = self.lease_s - (time.monotonic() - self._heard_s)
+        until = self.channel.heard_s + self.lease_s
+        left = max(0.0, until - time.monotonic())
         events.warn(f"The connection to {self._target.text} dropped: trying again for {left:.0f} s.")
-        while time.monotonic() - self._heard_s < self.lease_s:
+        while time.monotonic() < until:
             try:
-                self.channel = self._connected()
+                self.connect()
                 environment.greet(self.channel, self._target)
             except (KdeployError, Lost):
                 self._stack.close()
@@ -115,37 +135,41 @@ class _Link:
         raise _over(self._target, self.lease_s)
 
     def __enter__(self) -> _Link:
+        try:
+            self.connect()
+            environment.require(self.channel, self._target)
+        except Lost:
+            self._stack.close()
+            raise Unavailable(f"The connection to {self._target.text} dropped. Try it again.") from None
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def _connected(self) -> Channel:
-        return self._stack.enter_context(self._target.connect())
 
-
-def _followed(link: _Link, job: str, target: Target) -> tuple[dict[str, Any], str]:
+def _followed(link: _Link, job: str) -> tuple[dict[str, Any], str]:
     """Show what a job says until it ends; its last message, and what it wrote to standard error."""
     positions = {"events": 0, "stderr": 0}
-    err: list[str] = []
+    err = ""
     with Replay() as replay:
         while True:
             try:
-                link.channel.ask("follow", job=job, **positions)
+                link.channel.ask("follow", job=job, patience_s=link.lease_s, **positions)
                 while True:
                     link.channel.tell("beat")
                     for message in _messages(link, min(_BEAT_S, link.lease_s / 4)):
                         if "ended" in message:
-                            return message, "".join(err)
+                            return message, err
                         positions[message["new"]] = message["position"]
                         if message["new"] == "events":
                             replay.hear(message["text"])
                         else:
-                            err.append(message["text"])
+                            err = (err + message["text"])[-_KEPT:]
             except Lost:
                 link.again()
-            except Unavailable:  # the job is gone
-                raise _over(target, link.lease_s) from None
 
 
 def _messages(link: _Link, seconds: float) -> Iterator[dict[str, Any]]:
@@ -154,14 +178,15 @@ def _messages(link: _Link, seconds: float) -> Iterator[dict[str, Any]]:
     while (left := until - time.monotonic()) > 0:
         message = link.channel.hear(left)
         if message is None:
-            return
-        link.heard()
+            break
         if "new" in message or "ended" in message:
             yield message
+    if time.monotonic() - link.channel.heard_s > _SILENCE_S:
+        raise Lost
 
 
 def _fetched(link: _Link, job: str, outputs: Sequence[str], folder: Path) -> tuple[dict[str, Path], str]:
-    """All files of a job, whole, and what it printed."""
+    """All files of a job, whole, and what it printed. Raises Gone where the device has none of it any more."""
     while True:
         try:
             found = link.channel.ask("results", job=job, outputs=list(outputs))
@@ -187,27 +212,47 @@ def _fetch(channel: Channel, job: str, name: str, target: Path, about: tuple[str
 
 def _end(link: _Link, job: str, target: Target) -> None:
     """Have the device end a job at once; where it can't be reached it does so by itself."""
-    try:
-        link.channel.ask("cancel", job=job)
-    except (Lost, KdeployError, OSError, ValueError):
-        if target.outlives:
-            events.warn(f"{target.text} can't be reached: it ends the run by itself within {link.lease_s:.0f} s.")
+    if not target.outlives:
+        return  # it ends with the connection
+    for connect in (False, True):  # anew where the old one is cut, or was left in the middle of a file
+        try:
+            if connect:
+                link.connect()
+                link.channel.ask("hello", own=target.brings_kdeploy)
+            link.channel.ask("cancel", job=job)
+            return
+        except (Lost, KdeployError):
+            continue
+    events.warn(f"{target.text} can't be reached: it ends the run by itself within {link.lease_s:.0f} s.")
 
 
 def _status(ended: Mapping[str, Any], err: str, target: Target) -> int:
     """The verb's exit status. Raises UserError where it did not come to one of its own."""
     status = ended["status"]
-    free = ended["free_bytes"]
     if status is None:
-        raise Unavailable(f"{target.text}: the run there was ended by something else than kdeploy.")
+        raise Unavailable(
+            f"{target.text}: the run there was ended by something else than kdeploy: the device was restarted, ran out "
+            "of memory, or ends what a user runs when the connection drops (KillUserProcesses in logind.conf)."
+        )
     if status == -9:
         why = "its memory most likely ran out; try a smaller batch"
         raise UserError(f"{target.text}: the run there was killed: {why}.")
     if status < 0:
         raise Unavailable(f"{target.text}: the run there was ended by signal {-status}.\n{err}".rstrip())
-    if status != 0 and not err.strip() and free < 1 << 20:
+    if status != 0 and not err.strip() and ended["free_bytes"] < 1 << 20:
         raise UserError(f"{target.text}: its disk is full. Make room there; `kdeploy target clean` removes our cache.")
     return int(status)
+
+
+def _lease_s() -> float:
+    asked = os.environ.get(LEASE) or str(LEASE_S)
+    try:
+        lease_s = float(asked)
+    except ValueError:
+        lease_s = 0.0
+    if not 1 <= lease_s <= 3600:
+        raise UserError(f"{LEASE} is {asked!r}: it must be a number of seconds from 1 to 3600.")
+    return lease_s
 
 
 def _over(target: Target, lease_s: float) -> Unavailable:

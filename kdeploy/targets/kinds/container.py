@@ -71,18 +71,18 @@ class Container:
     @contextmanager
     def _in_buildah(self) -> Iterator[Channel]:
         wanted = ["--platform", self.platform] if self.platform else []
-        made = subprocess.run(
-            ["buildah", "from", *wanted, self.image],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode != 0:
-            raise Unavailable(f"{self.text}: buildah can't start from this image: {made.stderr.strip()}")
-        name = made.stdout.strip().splitlines()[-1]
-        apart = ["unshare", "--mount", "sh", "-c", _HIDE, "sh"] if self._is_emulated else []
-        python = [*apart, "buildah", "run", name, "--", "python3", "-c"]
+        name = f"kdeploy-{uuid.uuid4().hex[:12]}"
         try:
+            made = subprocess.run(
+                ["buildah", "from", "--name", name, *wanted, self.image],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+            if made.returncode != 0:
+                raise Unavailable(f"{self.text}: buildah can't start from this image: {made.stderr.strip()}")
+            apart = ["unshare", "--mount", "sh", "-c", _HIDE, "sh"] if self._is_emulated else []
+            python = [*apart, "buildah", "run", name, "--", "python3", "-c"]
             with Channel(lambda program: [*python, program], self.text) as channel:
                 yield channel
         finally:
