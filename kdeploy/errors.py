@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+SETUP = "KDEPLOY_SETUP"
+"""The environment variable of a device's work: the command that sets the device up; empty for an image."""
 
 
 class KdeployError(Exception):
@@ -50,4 +54,15 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def missing_extra(package: str, extra: str, purpose: str) -> Unavailable:
     """The error for an optional dependency that is not installed, with the command that installs it."""
-    return Unavailable(f"{purpose} needs {package}, which is not installed. Type: pip install 'kdeploy[{extra}]'")
+    return Unavailable(f"{purpose} needs {package}, which is not installed. Type: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """What to type to have an extra of kdeploy: at home, where this is a device that was set up from there."""
+    setup = os.environ.get(SETUP)
+    return f"{setup} --extra {extra}" if setup else f"pip install 'kdeploy[{extra}]'"
+
+
+def on_device() -> bool:
+    """Whether this process does for `--target` what was typed on another machine."""
+    return SETUP in os.environ

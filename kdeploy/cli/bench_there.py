@@ -79,8 +79,8 @@ def _take(path: Path, place: options.Target, luggage: Luggage) -> str:
         beside = weight_files(path) if path.suffix == ".onnx" else []
         luggage.put({f"{Path(there).parent}/{file.relative_to(path.parent)}": file for file in beside})
         return there
-    if (path / MANIFEST).is_file():
-        return luggage.take(path)
+    if (path / MANIFEST).is_file():  # what it is called, and that it lies in `engines`, says whose it is
+        return luggage.take(path, "/".join(path.resolve().parts[-2:]))
     there = luggage.place(path)
     for folder in _engines(path, place):
         found = {f"{there}/engines/{folder.name}/{file.relative_to(folder)}": file for file in folder.rglob("*")}
@@ -92,6 +92,7 @@ def _engines(run: Path, place: options.Target) -> list[Path]:
     """Those engines of a run that the device can open; in place of ours, those that were built on this very device."""
     from kdeploy.engines.base import MANIFEST
     from kdeploy.stages.devices import built_on
+    from kdeploy.stages.engines import PYTORCH
     from kdeploy.targets.environment import abilities
 
     ours = sorted(manifest.parent for manifest in run.glob(f"engines/*/{MANIFEST}"))
@@ -100,8 +101,11 @@ def _engines(run: Path, place: options.Target) -> list[Path]:
     there = abilities(place).engines
     left_out = [name for name in chosen if engine[name] not in there]
     if len(left_out) == len(chosen):
-        needed = ", ".join(sorted(set(engine.values())))
-        raise Unavailable(f"{place.text} has no runtime for any engine of {run} ({needed}).")
+        needed = sorted(set(engine.values()) - {PYTORCH})
+        extras = "".join(f" --extra {name}" for name in needed if name != "onnxruntime")
+        remedy = f" Type: kdeploy target setup {place.text}{extras}" if needed and not place.brings_kdeploy else ""
+        missing = ", ".join(needed) or PYTORCH
+        raise Unavailable(f"{place.text} has no runtime for any engine of {run} ({missing}).{remedy}")
     for missing in sorted({engine[name] for name in left_out}):
         rows = ", ".join(name for name in left_out if engine[name] == missing)
         events.decided("not measured", rows, f"the device has no {missing}")

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,11 @@ class Luggage:
     def __init__(self) -> None:
         self.files: dict[str, Path] = {}
         self.outputs: dict[str, Path] = {}
-        self._others: dict[Path, str] = {}
+        self._others: dict[str, Path] = {}
 
-    def take(self, path: Path) -> str:
-        """A file, or all of a folder, goes along; its path there."""
-        there = self.place(path)
+    def take(self, path: Path, named: str | None = None) -> str:
+        """A file, or all of a folder, goes along; its path there, which ends in `named` where that says something."""
+        there = self.place(path, named)
         if path.is_file():
             self.files[there] = path
         elif path.is_dir():
@@ -48,21 +49,33 @@ class Luggage:
         self.files.update(files)
 
     def await_(self, path: Path) -> str:
-        """A file or a folder will come home; its path there."""
-        there = self.place(path)
+        """A file or a folder will come home; its path there, where nothing lies that was sent.
+
+        Raises UserError where it can't be written here: that is better known before than after the work.
+        """
+        place = next(folder for folder in [path, *path.absolute().parents] if folder.exists())
+        if not os.access(place, os.W_OK):
+            raise UserError(f"{path} can't be written: {place} is not yours to write.")
+        there = f"{_OTHER}/{len(self._others)}/{path.name or 'results'}"
+        self._others[there] = path
         self.outputs[there] = path
         return there
 
-    def place(self, path: Path) -> str:
+    def place(self, path: Path, named: str | None = None) -> str:
         """The same path where it lies within the current folder, so that messages read the same."""
-        if not path.is_absolute() and ".." not in path.parts:
+        known = [there for there, other in self._others.items() if other == path and there not in self.outputs]
+        if known:
+            return known[0]
+        if named is None and not path.is_absolute() and ".." not in path.parts:
             return str(path)
-        last = "/".join(path.resolve().parts[-2:])  # `engines` says what the folder in it is
-        return self._others.setdefault(path, f"{_OTHER}/{len(self._others)}/{last}")
+        last = named or "/".join(Path(os.path.abspath(path)).parts[-2:])  # noqa: PTH100 - a link keeps its name
+        there = f"{_OTHER}/{len(self._others)}/{last.lstrip('/')}"
+        self._others[there] = path
+        return there
 
     def named_as_here(self, text: str) -> str:
         """Paths in what was printed there, as they are here."""
-        for path, there in self._others.items():
+        for there, path in self._others.items():
             text = text.replace(there, str(path))
         return text
 
@@ -106,13 +119,13 @@ def fetch(target: Target, words: Sequence[str], luggage: Luggage) -> Done:
 
 
 def _unpack(done: Done, luggage: Luggage) -> None:
-    """Everything is here by now: each file takes its place."""
-    for there, path in done.files.items():
-        output = next(name for name in luggage.outputs if there == name or there.startswith(f"{name}/"))
-        home = luggage.outputs[output]
-        target = home if there == output else home / there[len(output) + 1 :]
-        with artifacts.atomic_path(target) as temporary:
-            shutil.copyfile(path, temporary)
+    """Everything is here by now: all files take their places, or none where one can't be written."""
+    with ExitStack() as stack:
+        for there, path in done.files.items():
+            output = next(name for name in luggage.outputs if there == name or there.startswith(f"{name}/"))
+            home = luggage.outputs[output]
+            target = home if there == output else home / there[len(output) + 1 :]
+            shutil.copyfile(path, stack.enter_context(artifacts.atomic_path(target)))
 
 
 def require_success(done: Done, luggage: Luggage, target: Target) -> None:
@@ -124,7 +137,8 @@ def require_success(done: Done, luggage: Luggage, target: Target) -> None:
     if done.status == 1:  # a bug of ours: its traceback is what a report needs
         stderr.out(f"On {target.text}:\n{err}", highlight=False)
         sys.exit(1)
-    error = KdeployError(f"{target.text}: {last.strip() or said.strip()}")
+    silent = f"it ended with status {done.status} without a word. Is its disk full?"
+    error = KdeployError(f"{target.text}: {last.strip() or said.strip() or silent}")
     error.exit_status = done.status
     raise error
 

@@ -41,6 +41,8 @@ def target(
     if action == "setup":
         _set_up(place, frozenset(extra or []), wheels, json_)
     elif action == "clean":
+        if extra or wheels:
+            raise UserError("--extra and --wheels are for setup: clean removes everything.")
         _clean(place, json_)
     else:
         raise UserError(f"`kdeploy target` cannot {action!r}.{nearest(action, ['setup', 'clean'])}")

@@ -20,7 +20,7 @@ from kdeploy.engines._openvino_profile import STRETCH, WARM_UP, Compiled, Means,
 from kdeploy.engines._profiling import timed
 from kdeploy.engines.base import Availability, Engine, InParts, Manifest, Precision, Profile, Session
 from kdeploy.engines.onnxruntime import OnnxRuntime
-from kdeploy.errors import Unavailable, UserError
+from kdeploy.errors import Unavailable, UserError, install_command
 
 MODEL = "model.onnx"
 _DEVICE = "CPU"
@@ -53,7 +53,7 @@ class OpenVino(Engine):
 
     def available(self) -> Availability:
         """Whether `import openvino` works. Never raises."""
-        install = "pip install 'kdeploy[openvino]'"
+        install = install_command("openvino")
         try:
             import openvino
         except (ImportError, OSError) as error:  # OSError: a shared library of its is missing

@@ -15,7 +15,7 @@ from kdeploy.engines._checks import compare, seeded_images
 from kdeploy.engines._folder import complete, copy_in
 from kdeploy.engines._options import Options, parse
 from kdeploy.engines.base import Availability, Engine, Manifest, Precision, Session
-from kdeploy.errors import Unavailable
+from kdeploy.errors import Unavailable, install_command
 
 _COMPILERS = ("g++", "clang++", "c++")
 
@@ -40,7 +40,7 @@ class PyTorch(Engine):
             import torch
         except (ImportError, OSError) as error:  # OSError: a shared library of its is missing
             reason = f"Python can't import torch ({error})"
-            return Availability(ok=False, reason=reason, install="pip install 'kdeploy[train]'")
+            return Availability(ok=False, reason=reason, install=install_command("train"))
         return Availability(ok=True, version=str(torch.__version__))
 
     def build(self, model: Path, folder: Path, manifest: Manifest) -> Manifest:

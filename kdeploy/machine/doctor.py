@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from kdeploy import events
+from kdeploy.errors import install_command, on_device
 from kdeploy.machine import boards, conditions, host, installed
 from kdeploy.machine.boards.judging import judge_board, read_power_mode
 from kdeploy.machine.boards.schema import Board
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from kdeploy.engines.base import Availability
 
 _NOT_FOR_USERS = frozenset({"dev"})
+_NOT_FOR_DEVICES = frozenset({"hf", "onnx", "simplify", "timm", "train"})
+"""Extras for what is done before a device comes into it."""
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
@@ -55,8 +58,8 @@ def examine(board: str | None = None) -> Diagnosis:
             judge_python(sys.version_info[:2]),
             *judge_onnxruntime(installed.onnxruntime_distributions(), installed.onnxruntime()),
             *judge_engines(_engines()),
-            *judge_torch(installed.torch()),
-            *judge_extras(installed.missing_by_extra(installed.own_requirements())),
+            *_judge_training(),
+            *judge_extras(_extras()),
         ]
     return Diagnosis(machine=machine, findings=tuple(findings))
 
@@ -222,7 +225,7 @@ def judge_extras(missing: Mapping[str, list[str]]) -> Iterator[Finding]:
                 level="note",
                 what=f"kdeploy[{extra}]",
                 detail=f"missing: {', '.join(packages)}",
-                fix=f"pip install 'kdeploy[{extra}]'",
+                fix=install_command(extra),
             )
         else:
             yield Finding(level="ok", what=f"kdeploy[{extra}]", detail="all installed")
@@ -231,4 +234,17 @@ def judge_extras(missing: Mapping[str, list[str]]) -> Iterator[Finding]:
 def _engines() -> dict[str, Availability]:
     from kdeploy import engines  # here, not above: engines look at this machine themselves
 
-    return {name: engines.find(name).available() for name in engines.names()}
+    found = {name: engines.find(name).available() for name in engines.names()}
+    return {name: one for name, one in found.items() if one.ok or not (on_device() and name == "pytorch")}
+
+
+def _judge_training() -> Iterator[Finding]:
+    """Nothing on a device that has no torch: it needs none."""
+    torch = installed.torch()
+    if torch is not None or not on_device():
+        yield from judge_torch(torch)
+
+
+def _extras() -> dict[str, list[str]]:
+    missing = installed.missing_by_extra(installed.own_requirements())
+    return {name: packages for name, packages in missing.items() if not (on_device() and name in _NOT_FOR_DEVICES)}

@@ -63,6 +63,14 @@ def require(channel: Channel, target: Target) -> dict[str, Any]:
     return found
 
 
+def setup_command(found: Mapping[str, Any], target: Target) -> str:
+    """What makes the environment of a device as it is, to which another --extra can be added; empty for an image."""
+    if target.brings_kdeploy:
+        return ""
+    extras = [f"--extra {extra}" for extra in found["state"].get("extras", [])]
+    return " ".join(["kdeploy target setup", target.text, *extras])
+
+
 @dataclass(frozen=True)
 class Abilities:
     """engines: those whose runtime the device has. instruction_sets: of its processor."""

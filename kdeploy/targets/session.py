@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeploy import artifacts, events
-from kdeploy.errors import KdeployError, Unavailable, UserError
+from kdeploy.errors import SETUP, KdeployError, Unavailable, UserError
 from kdeploy.targets import environment
 from kdeploy.targets.base import Target
 from kdeploy.targets.channel import Channel, Gone, Lost
@@ -90,7 +90,8 @@ def _sent(link: _Link, files: Sequence[Path]) -> dict[Path, str]:
 
 def _start(link: _Link, job: str, work: Work, sent: Mapping[Path, str]) -> None:
     files = {path: sent[file] for path, file in work.files.items()}
-    asked = {"words": list(work.words), "files": files, "environment": dict(work.environment), "lease_s": link.lease_s}
+    variables = {**work.environment, SETUP: link.setup_command}
+    asked = {"words": list(work.words), "files": files, "environment": variables, "lease_s": link.lease_s}
     while True:
         try:
             link.channel.ask("start", job=job, **asked)
@@ -103,6 +104,7 @@ class _Link:
     """A connection to a device with its environment, taken up again where it drops. Use as a context manager."""
 
     channel: Channel
+    setup_command: str
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -137,7 +139,8 @@ class _Link:
     def __enter__(self) -> _Link:
         try:
             self.connect()
-            environment.require(self.channel, self._target)
+            found = environment.require(self.channel, self._target)
+            self.setup_command = environment.setup_command(found, self._target)
         except Lost:
             self._stack.close()
             raise Unavailable(f"The connection to {self._target.text} dropped. Try it again.") from None

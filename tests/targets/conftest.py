@@ -7,6 +7,16 @@ import pytest
 from tests.targets.loopback import Loopback, until
 
 
+@pytest.fixture(scope="session")
+def made_ready(tmp_path_factory) -> Loopback:
+    """A device with an environment, to be copied."""
+    device = Loopback(tmp_path_factory.mktemp("ready") / "device")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDEPLOY_SSH", str(device.ssh))
+        device.make_ready()
+    return device
+
+
 @pytest.fixture
 def loopback(tmp_path, monkeypatch) -> Iterator[Loopback]:
     """A device without an environment."""
@@ -18,7 +28,7 @@ def loopback(tmp_path, monkeypatch) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def ready(loopback) -> Loopback:
+def ready(loopback, made_ready) -> Loopback:
     """A device with an environment."""
-    loopback.make_ready()
+    loopback.make_like(made_ready)
     return loopback

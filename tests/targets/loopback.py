@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from kdeploy.targets import agent, parse
 from kdeploy.targets.channel import connected
+from kdeploy.targets.environment import require
 from kdeploy.targets.wheel import requirements
 
 TARGET = "ssh://pi@loopback"
@@ -56,6 +58,12 @@ class Loopback:
             channel.ask("state", state={"requirements": requirements(), "extras": []})
         (packages,) = self.kept.glob("venv/lib/python*/site-packages")
         (packages / "tests.pth").write_text(sysconfig.get_path("purelib"))
+        with connected(target) as channel:
+            require(channel, target)  # brings the code
+
+    def make_like(self, ready: Loopback) -> None:
+        """The environment of another device, copied: this is what takes time."""
+        shutil.copytree(ready.kept, self.kept, symlinks=True)
 
     def cut(self) -> None:
         """The connection ends, and there is no other for now."""

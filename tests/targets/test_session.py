@@ -18,9 +18,6 @@ from tests.targets.loopback import TARGET, until
 @pytest.fixture
 def verb(ready) -> Callable[[str], None]:
     """Has `python -m kdeploy` on the device run this program, instead of the command line."""
-    target = parse(TARGET)
-    with carried_out(target, Work(["--version"])) as done:  # brings the code there
-        assert done.status == 0
     (package,) = ready.kept.glob("venv/lib/python*/site-packages/kdeploy")
 
     def use(program: str) -> None:

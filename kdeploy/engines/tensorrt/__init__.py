@@ -20,7 +20,7 @@ from kdeploy.engines._profiling import timed_after_warm_up
 from kdeploy.engines.base import Availability, Engine, Manifest, Profile, Session
 from kdeploy.engines.tensorrt import trtexec, versions
 from kdeploy.engines.tensorrt.options import Options, parse
-from kdeploy.errors import Unavailable, UserError
+from kdeploy.errors import Unavailable, UserError, install_command
 
 __all__ = ["Options", "TensorRT", "highest_opset"]
 
@@ -144,4 +144,4 @@ def _install() -> str:
             "sudo apt install python3-libnvinfer, make the environment with python3 -m venv --system-site-packages, "
             "then pip install 'cuda-python>=12.8,<13'"
         )
-    return "pip install 'kdeploy[tensorrt]'"
+    return install_command("tensorrt")
