@@ -8,6 +8,7 @@ import pytest
 
 # Fixtures; here and nowhere else, so that there is one machine for each worker.
 from tests.devices.fixtures import clean_device, device, device_site, device_wheels  # noqa: F401
+from tests.targets.fixtures import loopback, made_ready, ready  # noqa: F401
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several workers share the cores: one thread each, for torch and for what the tests start. Set before torch loads.
