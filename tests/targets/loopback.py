@@ -99,7 +99,7 @@ def until(what: Callable[[], object], seconds: float = 30) -> None:
 def old_python(folder: Path, version: tuple[int, int, int]) -> str:
     """A Python that says that it is of this version."""
     script = folder / "old-python"
-    patch = f"import sys; sys.version_info = {version!r} + ('final', 0)\\n"
+    patch = f"import sys; sys.version_info = {version!r} + ('final', 0)"
     # -c PROGRAM: the program is ours, with a line before it.
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{patch}\n$2"\n')
     script.chmod(0o755)

@@ -1,10 +1,13 @@
 """A job on a device: its files, its words, its end, and what becomes of it when the connection drops."""
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -279,4 +282,232 @@ def test_nothing_leaves_the_folder_of_its_job(ready, verb, tmp_path, path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(Unavailable, match="outside its job"):
         carry(Work([], {path: tmp_path / "file"}))
+    assert not ready.jobs()
+
+
+SAYS_ONCE = """
+import os, pathlib, time
+with pathlib.Path({place!r}).open('a') as began:
+    began.write('began\\n')
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize("do", ["missing", "start", "follow", "results"])
+def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_runs_twice(ready, verb, monkeypatch, do, heard):
+    verb(SAYS_ONCE.format(place=str(ready.folder / "began")))
+    real, lost = session.Channel.ask, []
+
+    def ask(self, what, **details):
+        answer = real(self, what, **details)
+        if what == do and not lost and not details.get("files"):  # the code is a file that goes there first
+            lost.append(do)
+            raise session.Lost
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Channel, "ask", ask)
+        patch.setenv("KDEPLOY_LEASE_S", "20")
+        with carried_out(parse(TARGET), Work([])) as done:
+            assert done.status == 0
+    assert lost
+    assert (ready.folder / "began").read_text() == "began\n"
+    assert not ready.jobs()
+
+
+def test_an_answer_that_is_lost_at_the_very_end_costs_nothing(ready, verb, monkeypatch):
+    verb("print('done')")
+    real = session.Channel.ask
+
+    def ask(self, what, **details):
+        if what == "cancel" and self is first[0]:
+            raise session.Lost
+        return real(self, what, **details)
+
+    first: list[session.Channel] = []
+    known = session.Channel.tell
+    monkeypatch.setattr(session.Channel, "tell", lambda self, *a, **k: (first.append(self), known(self, *a, **k))[1])
+    monkeypatch.setattr(session.Channel, "ask", ask)
+    with carried_out(parse(TARGET), Work([])) as done:
+        assert done.out == "done\n"
+    assert not ready.jobs()
+
+
+def test_an_interruption_while_a_file_is_sent_leaves_nothing(ready, verb, tmp_path, monkeypatch):
+    verb("")
+    (tmp_path / "large").write_bytes(os.urandom(3 << 20))
+    before = set((ready.kept / "files").iterdir())
+    real = session.Channel.send_file
+
+    def interrupted(self, path, sha256, told):
+        real(self, path, sha256, lambda size: signal.raise_signal(signal.SIGINT))
+
+    monkeypatch.setattr(session.Channel, "send_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        carry(Work([], {"a": tmp_path / "large"}))
+    until(lambda: not ready.processes(), 5)
+    assert set((ready.kept / "files").iterdir()) == before
+    assert not ready.jobs()
+
+
+def test_an_interruption_while_results_come_home_ends_the_job_at_once(ready, verb, heard, monkeypatch):
+    verb("open('out', 'wb').write(b'[' * (8 << 20))")
+    whole = session.Channel._file
+
+    def interrupted(self):
+        manager = whole(self)
+        manager.__enter__()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.Channel, "_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        carry(Work([], {}, ["out"]))
+    assert not ready.jobs()
+    assert not [line for line in heard if "can't be reached" in line]
+
+
+def test_an_interruption_before_the_device_has_answered_ends_it_too(ready, verb, monkeypatch):
+    """The answer to the start, with the job's name in it, is not waited for."""
+    verb("import time; time.sleep(600)")
+    real = session.Channel.answer
+    numbers = []
+
+    def tell(self, do, **details):
+        number = known(self, do, **details)
+        if do == "start":
+            numbers.append(number)
+        return number
+
+    def answer(self, number):
+        found = real(self, number)
+        if number in numbers:
+            raise KeyboardInterrupt
+        return found
+
+    known = session.Channel.tell
+    monkeypatch.setattr(session.Channel, "tell", tell)
+    monkeypatch.setattr(session.Channel, "answer", answer)
+    with pytest.raises(KeyboardInterrupt):
+        carry()
+    assert numbers
+    assert not ready.jobs()
+
+
+def test_a_system_that_ends_all_of_a_users_processes_is_named(ready, verb):
+    """As logind does with KillUserProcesses, or a restart that is over within the lease."""
+    verb("import time; time.sleep(600)")
+
+    def end() -> None:
+        until(lambda: [line for line in ready.processes() if "-m kdeploy" in line])
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit() and f"{ready.kept}/job-" in command_line(entry.name):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+    thread = at_the_same_time(end)
+    with pytest.raises(Unavailable, match=r"ended by something else than kdeploy.*KillUserProcesses"):
+        carry()
+    thread.join()
+    assert not ready.jobs()
+
+
+def command_line(process: str) -> str:
+    try:
+        with open(f"/proc/{process}/cmdline") as stream:  # noqa: PTH123
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def test_an_environment_whose_python_cannot_be_started_says_so(ready, verb):
+    python = ready.kept / "venv" / "bin" / "python"
+    python.unlink()
+    python.write_text("no program")
+    with carried_out(parse(TARGET), Work([])) as done:
+        assert done.status == 127
+        assert "python can't be started: Permission denied" in done.err
+
+
+def test_of_a_flood_on_standard_error_the_end_comes_home(ready, verb):
+    verb("import sys; sys.stderr.write('noise\\n' * 700_000); sys.exit('kdeploy: the end')")
+    with carried_out(parse(TARGET), Work([])) as done:
+        assert done.err.endswith("kdeploy: the end\n")
+        assert len(done.err) <= 1 << 20
+
+
+def test_letters_are_not_cut_in_two(ready, verb):
+    text = "Grüße" * 1000
+    verb(f"""
+import os, time
+for byte in {text!r}.encode() + b'\\n':
+    os.write(2, bytes([byte]))
+""")
+    with carried_out(parse(TARGET), Work([])) as done:
+        assert done.err.strip() == text
+
+
+def test_while_one_measures_the_code_is_not_changed(ready, verb):
+    verb("import time; time.sleep(600)")
+    (mark,) = ready.kept.glob("venv/lib/python*/site-packages/kdeploy.sha256")
+    main = threading.get_ident()
+
+    def second() -> None:
+        until(ready.jobs)
+        mark.write_text("another version")
+        with pytest.raises(Unavailable, match="busy with another measurement"):
+            carry()
+        assert mark.read_text() == "another version"
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = at_the_same_time(second)
+    with pytest.raises(KeyboardInterrupt):
+        carry()
+    thread.join()
+
+
+@pytest.mark.parametrize("lease", ["no number", "0", "-1", "1e9", "nan"])
+def test_a_lease_that_is_none(ready, monkeypatch, lease):
+    monkeypatch.setenv("KDEPLOY_LEASE_S", lease)
+    with pytest.raises(UserError, match="must be a number of seconds"):
+        carry()
+
+
+@pytest.fixture
+def small_disk(ready) -> Iterator[Path]:
+    """The device's folder on a disk of 16 MiB besides what is there; only root can make one."""
+    used = sum(path.lstat().st_size for path in ready.kept.rglob("*"))
+    moved = ready.folder / "moved"
+    ready.kept.rename(moved)
+    ready.kept.mkdir()
+    size = f"size={used * 2 + (16 << 20)}"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(ready.kept)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no disk can be made here")
+    shutil.copytree(moved, ready.kept, symlinks=True, dirs_exist_ok=True)
+    yield ready.kept
+    until(lambda: not ready.processes())
+    subprocess.run(["umount", "-l", str(ready.kept)], check=True)
+
+
+def test_a_file_that_the_device_has_no_room_for(ready, small_disk, tmp_path):
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(1 << 28)
+    with pytest.raises(UserError, match=r"No space left on device in .*\.kdeploy-target .*Make room there"):
+        carry(Work(["--version"], {"large": tmp_path / "large"}))
+    assert not [path for path in (small_disk / "files").iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_that_fills_the_disk(ready, small_disk):
+    """Neither its status nor its words find room."""
+    (package,) = ready.kept.glob("venv/lib/python*/site-packages/kdeploy")
+    (package / "__main__.py").write_text("""
+with open('fills', 'wb') as stream:
+    try:
+        while True:
+            stream.write(bytes(1 << 16))
+            stream.flush()
+    except OSError:
+        raise SystemExit('kdeploy: no room.' * 10_000)
+""")
+    with pytest.raises(UserError, match="its disk is full"):
+        carry()
     assert not ready.jobs()
