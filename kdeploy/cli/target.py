@@ -58,6 +58,7 @@ def _set_up(place: options.Target, extras: frozenset[str], wheels: bool, json_: 
     from kdeploy.targets import environment
     from kdeploy.targets.channel import connected
 
+    environment.require_no_image(place)  # before one is started
     with talking(), connected(place) as channel:
         environment.set_up(channel, place, extras, carry=wheels)
     luggage = Luggage()

@@ -99,8 +99,7 @@ def set_up(channel: Channel, target: Target, extras: frozenset[str], *, carry: b
     Raises UserError for a device that kdeploy can't work on or that has no room, Unavailable where packages can't be
     had.
     """
-    if target.brings_kdeploy:
-        raise UserError(f"{target.text} is an image, which brings its own kdeploy: there is nothing to set up.")
+    require_no_image(target)
     found = greet(channel, target)
     if found["busy_s"] is not None:
         raise refusal({"error": "busy", "since_s": found["busy_s"]}, target.text)
@@ -125,6 +124,12 @@ def set_up(channel: Channel, target: Target, extras: frozenset[str], *, carry: b
     _bring_code(channel)
     channel.ask("state", state={"requirements": needed, "extras": sorted(extras), "packages": source})
     return source
+
+
+def require_no_image(target: Target) -> None:
+    """Raises UserError for a target that comes with its environment."""
+    if target.brings_kdeploy:
+        raise UserError(f"{target.text} is an image, which brings its own kdeploy: there is nothing to set up.")
 
 
 def _require_own(channel: Channel, target: Target) -> None:

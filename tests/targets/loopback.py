@@ -56,10 +56,13 @@ class Loopback:
             channel.ask("hello", own=False)
             channel.ask("venv", system_packages=False)
             channel.ask("state", state={"requirements": requirements(), "extras": []})
-        (packages,) = self.kept.glob("venv/lib/python*/site-packages")
-        (packages / "tests.pth").write_text(sysconfig.get_path("purelib"))
+        self.add_packages()
         with connected(target) as channel:
             require(channel, target)  # brings the code
+
+    def add_packages(self) -> None:
+        (packages,) = self.kept.glob("venv/lib/python*/site-packages")
+        (packages / "tests.pth").write_text(sysconfig.get_path("purelib"))
 
     def make_like(self, ready: Loopback) -> None:
         """The environment of another device, copied: this is what takes time."""
