@@ -133,7 +133,7 @@ def require_success(done: Done, luggage: Luggage, target: Target) -> None:
     err = luggage.named_as_here(done.err)
     if done.status == 0:
         return
-    said, _, last = err.rpartition("kdeploy: ")
+    said, _, last = f"\n{err}".rpartition("\nkdeploy: ")  # ours is the last line that begins so
     if done.status == 1:  # a bug of ours: its traceback is what a report needs
         stderr.out(f"On {target.text}:\n{err}", highlight=False)
         sys.exit(1)

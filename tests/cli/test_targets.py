@@ -236,7 +236,7 @@ def test_clean_leaves_nothing_there(kdeploy, empty, ready):
     [
         (["stup", TARGET], "cannot 'stup'. Did you mean 'setup'?"),
         (["setup", "local"], "This machine needs no setting up"),
-        (["setup", "container:edge"], "is an image, which brings its own kdeploy"),
+        (["setup", "container:edge"], "there is nothing to set up"),
         (["clean", TARGET, "--wheels"], "--extra and --wheels are for setup"),
         (["setup", TARGET, "--extra", "opnvino"], "kdeploy has no extra 'opnvino'"),
         (["setup", "ssh://pi:secret@host"], "ssh://pi:***@host"),
