@@ -40,7 +40,7 @@ JOB = "KDEPLOY_JOB"
 PATIENCE_S = 3.0
 """How long a job that is asked to end may take until it is killed."""
 LOOK_S = 0.25
-ALIVE_S = 5.0
+ALIVE_S = 2.0
 """How often the other side hears of us while it waits for something that takes long."""
 IDLE_S = 1800.0
 """Without a word for so long the other side is gone: a pulled cable ends no connection by itself."""

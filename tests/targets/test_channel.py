@@ -113,8 +113,8 @@ def test_what_takes_long_announces_itself(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     with Channel(saying(""), "pi@host") as channel:
         channel.ask("hello", own=True)
-        monkeypatch.setattr(Channel._fill, "__defaults__", (6.5,))
-        assert channel.ask("ask", program="import time; time.sleep(8); print(1)")["found"] == 1
+        monkeypatch.setattr(Channel._fill, "__defaults__", (3.5,))
+        assert channel.ask("ask", program="import time; time.sleep(5); print(1)")["found"] == 1
 
 
 def test_a_file_left_in_the_middle_ends_the_connection(tmp_path, monkeypatch):

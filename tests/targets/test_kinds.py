@@ -1,9 +1,14 @@
 """Targets as they are typed."""
 
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from kdeploy import targets
-from kdeploy.errors import UserError
+from kdeploy.errors import Unavailable, UserError
 from kdeploy.targets.kinds import container, ssh
 
 
@@ -116,3 +121,35 @@ def test_an_unknown_kind(text, said):
     with pytest.raises(UserError, match="is no target") as refused:
         targets.parse(text)
     assert said in str(refused.value)
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch) -> Path:
+    """A docker and a buildah that note what they are asked, and run the program in no container at all."""
+    noted = tmp_path / "noted"
+    for name in ("docker", "buildah"):
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(
+            f'#!/bin/sh\necho {name} "$@" | head -n 1 >> {noted}\n'
+            'case "$* " in *missing*) echo "image not known" >&2; exit 125;; esac\n'
+            f'for last; do :; done\ncase "$1" in run) exec {sys.executable} -c "$last";; esac\n'
+        )
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return noted
+
+
+@pytest.mark.parametrize("name", ["docker", "buildah"])
+def test_a_container_is_removed_however_it_ends(tool, monkeypatch, name):
+    monkeypatch.setenv("KDEPLOY_CONTAINER", name)
+    with suppress(KeyboardInterrupt), container.parse("container:edge").connect() as channel:
+        assert channel.ask("hello", own=True)["architecture"]
+        raise KeyboardInterrupt
+    with pytest.raises(Unavailable, match="container:missing"), container.parse("container:missing").connect():
+        pass
+    lines = tool.read_text().splitlines()
+    made = {word for line in lines for word in line.split() if word.startswith("kdeploy-") and " rm " not in line}
+    removed = {line.split()[-1] for line in lines if " rm " in line}
+    assert len(made) == 2
+    assert removed == made
