@@ -12,12 +12,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.errors import KdeployError, Unavailable, UserError
+from kdeploy.targets.program import program
 
 if TYPE_CHECKING:
     from kdeploy.targets.base import Target
@@ -75,7 +75,7 @@ class Channel:
         self._within_file = False
         self.said = ""
         self.heard_s = time.monotonic()
-        source = (resources.files("kdeploy.targets") / "agent.py").read_bytes()
+        source = program()
         greeting = f"kdeploy {uuid.uuid4().hex}"
         words = command(_BOOTSTRAP.format(size=len(source), greeting=greeting))
         # A file, not a pipe: nobody reads along, and who writes much of it would wait for ever. A connection that

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kdeploy.targets import agent, parse
+from kdeploy.targets import parse
 from kdeploy.targets.channel import connected
+from kdeploy.targets.device.store import FOLDER
 from kdeploy.targets.environment import require
 from kdeploy.targets.wheel import requirements
 
@@ -46,7 +47,7 @@ class Loopback:
     @property
     def kept(self) -> Path:
         """The one folder that is ours on it."""
-        return self.home / agent.FOLDER
+        return self.home / FOLDER
 
     def make_ready(self) -> None:
         """An environment without a download: its packages are those of the tests."""

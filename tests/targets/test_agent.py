@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdeploy.errors import KdeployError, Unavailable, UserError
-from kdeploy.targets import agent
+from kdeploy.targets import device
 from kdeploy.targets.channel import Channel, Lost
+from kdeploy.targets.device import store, watching
+from kdeploy.targets.device.base import read_json
+from kdeploy.targets.device.store import FOLDER, Store
+from kdeploy.targets.program import program
 from tests.targets.loopback import until
 
 
@@ -39,12 +43,14 @@ def asked(agent_at) -> Iterator[Channel]:
 
 
 def kept(tmp_path: Path) -> Path:
-    return tmp_path / agent.FOLDER
+    return tmp_path / FOLDER
 
 
 def test_an_old_python_can_read_it():
     """It has to get so far as to say that it is too old."""
-    ast.parse(Path(agent.__file__).read_text(), feature_version=(3, 6))
+    for file in Path(device.__file__).parent.glob("*.py"):
+        ast.parse(file.read_text(), feature_version=(3, 6))
+    ast.parse(program(), feature_version=(3, 6))
 
 
 def test_a_home_that_cannot_be_written(agent_at, tmp_path):
@@ -135,9 +141,11 @@ def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
     def no_links(source, target):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(agent.os, "link", no_links)
-    (tmp_path / "a").write_text("x")
-    agent._link(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(store.os, "link", no_links)
+    kept, digest = Store(), hashlib.sha256(b"x").hexdigest()
+    kept.keep(digest, [b"x"])
+    kept.link(digest, tmp_path / "b")
     assert (tmp_path / "b").read_text() == "x"
 
 
@@ -145,9 +153,9 @@ def test_a_full_disk_still_learns_how_a_job_ended(tmp_path, monkeypatch):
     """Written over what is there, and never as a new file."""
     (tmp_path / "job.json").write_text("x" * 4000)
     inode = (tmp_path / "job.json").stat().st_ino
-    agent._tell_status(tmp_path, 2)
+    watching._tell_status(tmp_path, 2)
     assert (tmp_path / "status").stat().st_ino == inode
-    assert agent._read_json(tmp_path / "status")["status"] == 2
+    assert read_json(tmp_path / "status")["status"] == 2
 
 
 def test_every_error_of_a_device_is_one_of_ours():

@@ -31,7 +31,7 @@ def test_every_file_of_the_package_is_in_it(tmp_path):
         names = archive.namelist()
         assert len(names) == len(set(names))
         assert expected <= set(names)
-        assert archive.read("kdeploy/targets/agent.py") == ours["kdeploy/targets/agent.py"].read_bytes()
+        assert archive.read("kdeploy/targets/device/agent.py") == ours["kdeploy/targets/device/agent.py"].read_bytes()
 
 
 def test_pip_accepts_it(tmp_path):
