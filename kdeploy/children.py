@@ -22,7 +22,7 @@ def child_process(command: Sequence[str], **options: Any) -> Iterator[subprocess
     """
     child = None
     try:
-        with _held_signals():
+        with held_signals():
             child = subprocess.Popen(command, start_new_session=True, encoding="utf-8", **options)
         yield child
     finally:
@@ -31,7 +31,7 @@ def child_process(command: Sequence[str], **options: Any) -> Iterator[subprocess
 
 
 @contextmanager
-def _held_signals() -> Iterator[None]:
+def held_signals() -> Iterator[None]:
     """Signals that ask us to end wait for the end of the block.
 
     Their handlers raise, and an exception in the middle of Popen loses the child that it has just started.

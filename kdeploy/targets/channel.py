@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from kdeploy.children import held_signals
 from kdeploy.errors import KdeployError, Unavailable, UserError
 from kdeploy.targets.program import program
 
@@ -81,25 +82,19 @@ class Channel:
         # A file, not a pipe: nobody reads along, and who writes much of it would wait for ever. A connection that
         # ssh shares and leaves in the background may hold it longer than we do.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
+        self._process: subprocess.Popen[bytes] | None = None
         try:
-            self._process = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                # Ctrl-C is for us: we still have to say to the device that it is over. ssh leaves an ignored one so.
-                preexec_fn=_ignore_interruptions,
-            )
-        except FileNotFoundError:
-            self._said.close()
-            raise Unavailable(f"{place} can't be reached: there is no {words[0]} here. Install it first.") from None
-        try:
+            self._start(words)
             self._write(source)
             self._await(greeting.encode() + b"\n")
-        except BaseException as error:
+        except FileNotFoundError:
+            self._close()
+            raise Unavailable(f"{place} can't be reached: there is no {words[0]} here. Install it first.") from None
+        except Lost:
             said = self._close()
-            if isinstance(error, Lost):
-                raise Unavailable(_why_not(place, self._process.returncode, said, try_first)) from None
+            raise Unavailable(_why_not(place, self._running.returncode, said, try_first)) from None
+        except BaseException:
+            self._close()
             raise
 
     def ask(self, do: str, **details: Any) -> dict[str, Any]:
@@ -196,50 +191,66 @@ class Channel:
         self._input = self._input.partition(greeting)[2]
 
     def _readable(self, timeout_s: float | None) -> bool:
-        assert self._process.stdout is not None
-        return bool(select.select([self._process.stdout], [], [], timeout_s)[0])
+        assert self._running.stdout is not None
+        return bool(select.select([self._running.stdout], [], [], timeout_s)[0])
 
     def _fill(self, patience_s: float | None = _SILENCE_S) -> None:
-        assert self._process.stdout is not None
+        assert self._running.stdout is not None
         if not self._readable(patience_s):
             raise Lost
-        more = os.read(self._process.stdout.fileno(), _CHUNK)
+        more = os.read(self._running.stdout.fileno(), _CHUNK)
         if not more:
             raise Lost
         self.heard_s = time.monotonic()
         self._input += more
 
     def _write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        if self._process.stdin.closed:
+        assert self._running.stdin is not None
+        if self._running.stdin.closed:
             raise Lost
         try:
             while data:
-                data = data[os.write(self._process.stdin.fileno(), data) :]
+                data = data[os.write(self._running.stdin.fileno(), data) :]
         except BrokenPipeError:
             raise Lost from None
 
+    def _start(self, words: Sequence[str]) -> None:
+        with held_signals():  # a Ctrl-C in the middle would lose the process
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                # Ctrl-C is for us: we still have to say to the device that it is over. ssh leaves an ignored one so.
+                preexec_fn=_ignore_interruptions,
+            )
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
     def _close(self) -> str:
         """End the connection; what the command said on standard error."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        for end in (
-            None,
-            self._process.terminate,
-            self._process.kill,
-        ):  # asked first: ssh may hide what is typed
-            if end is not None:
-                end()
-            try:
-                self._process.wait(timeout=2)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        self._process.stdout.close()
+        if self._process is not None:
+            _end(self._process)
         with self._said:
             self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _SAID))
             return self._said.read().decode(errors="replace").strip()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """By the end of its input, then asked, for ssh may hide what is typed, then killed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    for more in (process.terminate, process.kill, None):
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            if more is not None:
+                more()
+    process.stdout.close()
 
 
 def refusal(message: dict[str, Any], place: str) -> KdeployError:

@@ -15,6 +15,7 @@ from typing import Any
 import kdeploy
 from kdeploy import artifacts, events
 from kdeploy.errors import KdeployError, Unavailable, UserError
+from kdeploy.machine.host import installed_version
 from kdeploy.targets.base import Target
 from kdeploy.targets.channel import Channel, connected, refusal
 from kdeploy.targets.sending import send
@@ -207,7 +208,7 @@ def _downloaded(folder: Path, found: Mapping[str, Any], needed: Sequence[str]) -
 
 
 def _run_pip(arguments: Sequence[str], what: str) -> None:
-    if importlib.util.find_spec("pip") is None:
+    if installed_version("pip") is None:  # to look for its module would have setuptools meddle with distutils
         raise Unavailable(f"{what} can't be downloaded: this environment has no pip. Type: python -m ensurepip")
     done = subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
