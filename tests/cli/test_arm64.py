@@ -6,6 +6,7 @@ is made from wheels that are carried along; with a network it is made in tests/d
 
 import json
 import os
+import pty
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.answer import COMMAND, environment, in_a_process
 from tests.cli.test_interrupts import Started
 from tests.devices.machine import Machine
 
@@ -24,8 +26,6 @@ ENGINE = "runs/quickstart/engines/student-onnxruntime-float32"
 @pytest.fixture(scope="module")
 def board(device: Machine, finished) -> Iterator[Machine]:
     """The machine with an environment, made without its network."""
-    from tests.cli.answer import in_a_process
-
     device.reset()
     device.offline()
     answer = in_a_process(
@@ -151,6 +151,51 @@ def test_ctrl_c_leaves_nothing_running_there(at, place):
     assert err.splitlines()[-1] == f"kdeploy: interrupted. To go on: kdeploy bench {ENGINE} --target {at.target}"
     assert "Traceback" not in err
     assert at.processes() == [], "it was ended at once"
+    assert_nothing_is_left(at)
+
+
+def in_a_terminal(words: list[str], folder: Path, **more: str) -> tuple[int, str]:
+    """The status of a command that has a terminal, and what it wrote there."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(folder)
+        os.execvpe(COMMAND[0], [*COMMAND, *words], environment(**more))
+    written = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        written += part
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), written.decode(errors="replace")
+
+
+def test_a_password_is_asked_for_once(at, place):
+    """In a terminal there is one connection, however many things are done over it, and it ends with the command."""
+    before = at.accepted
+    words = ["bench", "runs/quickstart", "--target", at.target]
+    status, written = in_a_terminal(words, place, KDEPLOY_SSH=at.ssh_command)
+    assert status == 0, written
+    assert "emulated" in written
+    assert at.accepted - before == 1
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [command for command in commands if b"kdeploy-ssh-" in command]
+    assert_nothing_is_left(at)
+
+
+def test_a_short_cut_is_mended_where_the_connection_is_shared(at, place):
+    def cut() -> None:
+        when_measuring(at)
+        at.cut()
+        time.sleep(3)
+        at.restore()
+
+    thread = at_the_same_time(cut)
+    status, written = in_a_terminal(["bench", ENGINE, "--target", at.target], place, KDEPLOY_SSH=at.ssh_command)
+    thread.join()
+    assert status == 0, written
+    assert "dropped: trying again for" in written
     assert_nothing_is_left(at)
 
 

@@ -72,6 +72,7 @@ class Machine:
         self._listener: socket.socket | None = None
         self._accepting: threading.Thread | None = None
         self._connections: list[subprocess.Popen[bytes]] = []
+        self.accepted = 0  # connections, since it was started
         self._moving = threading.Event()
         self._online = True
 
@@ -261,6 +262,7 @@ class Machine:
             except OSError:  # cut
                 return
             self._moving.wait()
+            self.accepted += 1
             with connection, (self.folder / "sshd.log").open("a") as log:
                 self._connections.append(
                     subprocess.Popen(

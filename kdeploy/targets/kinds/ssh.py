@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from kdeploy.errors import UserError
 from kdeploy.targets.channel import Channel
+from kdeploy.targets.sharing import shared
 
 USAGE = "ssh://USER@HOST[:PORT]"
 COMMAND = "KDEPLOY_SSH"
@@ -53,7 +54,9 @@ class Ssh:
 
     def _command(self, program: str) -> Sequence[str]:
         # `exec`: no shell stays between; -T: no terminal there, whose echo would mix with what is said.
-        return [*self._ssh(), "-T", *_SEEN_DEAD, "--", self.host, f"exec python3 -c {shlex.quote(program)}"]
+        ssh = self._ssh()
+        options = ["-T", *_SEEN_DEAD, *shared(ssh, self.host)]
+        return [*ssh, *options, "--", self.host, f"exec python3 -c {shlex.quote(program)}"]
 
     def _ssh(self) -> list[str]:
         port = [] if self.port is None else ["-p", str(self.port)]
