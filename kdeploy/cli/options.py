@@ -100,7 +100,7 @@ TargetOption = Annotated[
     typer.Option(
         "--target",
         metavar="TARGET",
-        help="Where: local, ssh://USER@HOST[:PORT], or container:IMAGE[@linux/arm64].",
+        help="Where: local, ssh://USER@HOST[:PORT], or container:IMAGE, with @linux/arm64 for that platform.",
         autocompletion=_complete_target,
     ),
 ]

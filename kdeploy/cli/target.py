@@ -43,6 +43,8 @@ def target(
     elif action == "clean":
         if extra or wheels:
             raise UserError("--extra and --wheels are for setup: clean removes everything.")
+        if place.brings_kdeploy:
+            raise UserError(f"{place.text} is an image: its container is removed with each run, and nothing stays.")
         _clean(place, json_)
     else:
         raise UserError(f"`kdeploy target` cannot {action!r}.{nearest(action, ['setup', 'clean'])}")

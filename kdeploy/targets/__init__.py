@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 
 from kdeploy.errors import UserError, nearest
 from kdeploy.targets import kinds
@@ -34,7 +35,9 @@ def parse(text: str) -> Target | None:
         return None
     kind, colon, _ = text.partition(":")
     if not colon or kind not in names():
-        guess = nearest(kind, [LOCAL, *names()]) if colon else ""
+        guess = nearest(kind, [LOCAL, *names()]) if colon and "@" not in kind else ""
+        if re.fullmatch(r"\w[\w.-]*@\w[\w.-]*(:\d*)?", text):  # as ssh itself takes it
+            guess = f" Did you mean 'ssh://{text}'?"
         raise UserError(f"{text!r} is no target.{guess} A target is {', '.join(usages())}.")
     found: Target = importlib.import_module(f"{kinds.__name__}.{kind}").parse(text)
     return found
