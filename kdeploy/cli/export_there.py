@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from kdeploy import artifacts, events
 from kdeploy.cli.elsewhere import Luggage, fetch, require_success
 from kdeploy.cli.exporting import export_model
-from kdeploy.errors import Unavailable
+from kdeploy.errors import Unavailable, UserError
 from kdeploy.stages import builds
 from kdeploy.stages.builds import SUFFIX
-from kdeploy.stages.devices import folder_of
+from kdeploy.stages.devices import built_on, folder_of
 from kdeploy.stages.engines import PYTORCH, BuildEngine
 from kdeploy.stages.precisions import INTEGER
 
@@ -30,6 +31,9 @@ def model_for(place: options.Target, source: str, given: Mapping[str, Any]) -> t
     from kdeploy.targets.environment import abilities
 
     device = abilities(place)
+    if "engine" not in given and "board" not in given:
+        has = " or ".join(f"--engine {name}" for name in device.engines if name != PYTORCH)
+        raise UserError(f"Say which engine {place.text} is to build: {has or '--engine NAME'}.")
     known = dict(given)
     if "scheme" not in known and "board" not in known and set(INTEGER).intersection(known.get("precision", [])):
         known["scheme"] = _scheme(device)
@@ -69,6 +73,9 @@ def build_there(place: options.Target, run: Run, stages: Sequence[BuildEngine]) 
         done = fetch(place, ["export", plan.name, "--out", "engines", "--json", "built.json"], luggage)
         require_success(done, luggage, place)
         found: list[dict[str, Any]] = artifacts.read_json(built)["engines"]
+    for folder in built_on(run.folder, place.name):
+        if folder.name not in {one["row"] for one in found}:  # of an export before this one
+            shutil.rmtree(folder)
     return found, kept
 
 
@@ -81,6 +88,8 @@ def _files(source: Path) -> list[Path]:
 def _usable(stages: Sequence[BuildEngine], device: Abilities, place: options.Target) -> list[BuildEngine]:
     """Those that the device has a runtime for; what is left out is said. The baseline in torch is built here alone."""
     wanted = [stage for stage in stages if stage.asked.engine != PYTORCH]
+    if not wanted:
+        raise UserError(f"No engine is asked for but {PYTORCH}'s, which is built here alone: {place.text} builds none.")
     found = [stage for stage in wanted if stage.asked.engine in device.engines]
     missing = {stage.asked.engine for stage in wanted} - set(device.engines)
     for engine in sorted(missing):
