@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from kdeploy import artifacts as files
 from kdeploy import events
 from kdeploy.cli.elsewhere import Luggage, carry_out, common, words_of
 from kdeploy.cli.output import add, talking
-from kdeploy.errors import Unavailable
+from kdeploy.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
     from kdeploy.cli import options
+    from kdeploy.targets.environment import Abilities
 
 Images = Callable[[Path], "options.ImageSet | None"]
 
@@ -27,12 +28,14 @@ def bench_there(context: typer.Context, place: options.Target, asked: dict[str, 
     What is measured of one run alone is kept in its folder, where its report finds it, unless --out says otherwise.
     """
     from kdeploy.bench.artifacts import resolve
+    from kdeploy.stages.devices import built_on
 
     luggage = Luggage()
     with tempfile.TemporaryDirectory(prefix="kdeploy-images-") as temporary:
         with talking():
             for path in asked["artifacts"]:
-                resolve(path)  # says what is wrong with it before anything is sent
+                if not built_on(path, place.name):  # what was exported for the device alone has no engine here
+                    resolve(path)  # says what is wrong with it before anything is sent
             replaced = {"artifacts": [_take(path, place, luggage) for path in asked["artifacts"]]}
             for number, path in enumerate(asked["artifacts"]):
                 _take_images(path, images(path), luggage, Path(temporary) / f"{number}.npz")
@@ -95,10 +98,12 @@ def _engines(run: Path, place: options.Target) -> list[Path]:
     from kdeploy.stages.engines import PYTORCH
     from kdeploy.targets.environment import abilities
 
-    ours = sorted(manifest.parent for manifest in run.glob(f"engines/*/{MANIFEST}"))
-    chosen = {folder.name: folder for folder in [*ours, *built_on(run, place.name)]}
+    _require_current(run, place)
+    ours = {manifest.parent.name: manifest.parent for manifest in sorted(run.glob(f"engines/*/{MANIFEST}"))}
+    chosen = ours | {folder.name: folder for folder in built_on(run, place.name)}
     engine = {name: files.read_json(folder / MANIFEST)["engine"] for name, folder in chosen.items()}
-    there = abilities(place).engines
+    device = abilities(place)
+    there = device.engines
     left_out = [name for name in chosen if engine[name] not in there]
     if len(left_out) == len(chosen):
         needed = sorted(set(engine.values()) - {PYTORCH})
@@ -109,7 +114,34 @@ def _engines(run: Path, place: options.Target) -> list[Path]:
     for missing in sorted({engine[name] for name in left_out}):
         rows = ", ".join(name for name in left_out if engine[name] == missing)
         events.decided("not measured", rows, f"the device has no {missing}")
-    return [folder for name, folder in chosen.items() if name not in left_out]
+    taken = [folder for name, folder in chosen.items() if name not in left_out]
+    _warn_of_schemes([folder for folder in taken if folder in ours.values()], device, run, place)
+    return taken
+
+
+def _require_current(run: Path, place: options.Target) -> None:
+    from kdeploy.stages.devices import outdated
+
+    old = outdated(run, place.name)
+    if old:
+        raise UserError(
+            f"{', '.join(old)} of {run} were built on {place.text} from other ONNX files than it has now. "
+            f"Type: kdeploy export {run} --target {place.text}"
+        )
+
+
+def _warn_of_schemes(ours: Sequence[Path], device: Abilities, run: Path, place: options.Target) -> None:
+    """An int8 file for another processor runs, and is slower than it need be or less accurate, without a word."""
+    from kdeploy.engines.base import MANIFEST
+    from kdeploy.quantize.schemes import SCHEMES
+
+    for folder in ours:
+        scheme = SCHEMES.get(files.read_json(folder / MANIFEST)["scheme"] or "")
+        if scheme and scheme.instruction_sets and not scheme.instruction_sets & device.instruction_sets:
+            events.warn(
+                f"{folder.name} is quantised for another processor ({scheme.name}). For this one: "
+                f"kdeploy export {run} --target {place.text}"
+            )
 
 
 def _take_images(artifact: Path, found: options.ImageSet | None, luggage: Luggage, temporary: Path) -> None:
