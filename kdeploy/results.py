@@ -159,7 +159,8 @@ def on_devices(folder: Path) -> tuple[Device, ...]:
     for name, measured in devices.measured_on(folder).items():
         last = max(measured, key=lambda one: one.measured_at)
         rows = tuple(rows_from(measured, baseline=baseline_of(measured)))
-        found.append(Device(name=name, rows=rows, machine=last.machine, measured_at=last.measured_at))
+        old = tuple(devices.measured_before(folder, name, measured))
+        found.append(Device(name=name, rows=rows, machine=last.machine, measured_at=last.measured_at, outdated=old))
     return tuple(found)
 
 

@@ -55,7 +55,12 @@ def report(
     means = aggregate([run.rows for run in found]) if results.are_seeds(found) else None
     payload = results.page_to_json(found, data)
     table = ResultTable(data.rows) if means is None else AggregateTable(means)
-    elsewhere = [part for device in data.devices for part in ("", f"On {device.name}:", ResultTable(device.rows))]
+    elsewhere = [
+        part
+        for device in data.devices
+        for part in ("", f"On {device.name}:", ResultTable(device.rows), device.outdated_note)
+        if part is not None
+    ]
     emit(
         json_,
         {**payload, "report": str(targets[0]), "reports": [str(target) for target in targets]},

@@ -70,6 +70,15 @@ class Device(Part):
     """In their own order, and with ratios among themselves: nothing is compared between machines but accuracy."""
     machine: dict[str, Any]
     measured_at: str
+    outdated: tuple[str, ...] = ()
+    """The keys of rows whose engines the run has no more: it was made again since."""
+
+    @property
+    def outdated_note(self) -> str | None:
+        """What is to be said of them."""
+        names = ", ".join(row.name for row in self.rows if row.key in self.outdated)
+        again = f"To measure on {self.name} again: kdeploy bench RUN --target TARGET"
+        return f"Measured of engines that this run has no more: {names}. {again}" if names else None
 
 
 class LayerCost(BaseModel):

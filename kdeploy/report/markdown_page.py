@@ -29,7 +29,8 @@ def page(report: ReportData, per_seed: Mapping[int, Sequence[Row]]) -> str:
     for seed, rows in per_seed.items():
         parts += [f"## Seed {seed}", to_markdown(rows)]
     for device in report.devices:
-        parts += [f"## On {device.name}", to_markdown(device.rows), machine_lines(device.machine)]
+        parts += [f"## On {device.name}", to_markdown(device.rows), device.outdated_note or ""]
+        parts += [machine_lines(device.machine)]
     parts += ["## Gates" + (f" (seed {report.seed})" if len(per_seed) > 1 else ""), _gates(report)]
     parts += ["\n".join(f"- {failure}" for failure in report.int8_failures)]
     parts += ["## Machine", _machine(report)]
