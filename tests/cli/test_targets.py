@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -37,6 +38,15 @@ def keep_engines(run: Path, count: int) -> None:
     kept = {*by_worth[:count], *(runtimes.values() if count > 1 else ())}
     for path in set(by_worth) - kept:
         shutil.rmtree(path)
+
+
+def change(file: Path) -> None:
+    """Another file, though it computes the same."""
+    import onnx
+
+    model = onnx.load(str(file))
+    model.doc_string = "another one"
+    onnx.save(model, str(file))
 
 
 def test_a_run_is_measured_there_and_kept_with_it(kdeploy, run):
@@ -99,6 +109,75 @@ def test_what_the_device_has_no_runtime_for_is_said(kdeploy, run, monkeypatch):
     answer = kdeploy("bench", str(run), *BRIEF)
     assert answer.status == 5
     assert f"Type: kdeploy target setup {TARGET}" in answer.said
+
+
+def test_int8_for_another_processor_is_warned_of(kdeploy, run, monkeypatch):
+    found = environment.Abilities(("onnxruntime",), frozenset({"asimd"}))
+    monkeypatch.setattr(environment, "abilities", lambda place: found)
+    (int8,) = (path.name for path in (run / "engines").iterdir() if "onnxruntime-int8" in path.name)
+    answer = kdeploy("bench", str(run), *BRIEF)
+    assert f"{int8} is quantised for another processor (x86-" in answer.err
+    assert answer.err.count("quantised for another") == 1
+    assert f"kdeploy export {run} --target {TARGET}" in answer.err
+
+
+def test_engines_of_files_that_have_changed_are_not_measured(kdeploy, place, ready, monkeypatch):
+    """Built on the device, measured there, and then the run is made again."""
+    keep_engines(Path("runs/quickstart"), 1)
+    assert kdeploy("export", "runs/quickstart", "--target", TARGET).status == 0
+    assert kdeploy("bench", "runs/quickstart", *BRIEF).status == 0
+    assert "no more" not in kdeploy("report", "runs/quickstart").out
+    built = Path("runs/quickstart/devices/loopback/engines")
+    rows = sorted(path.name for path in built.iterdir())
+    row = next(row for row in rows if row.startswith("student") and "float32" in row)
+    change(Path("runs/quickstart/export/student.float32.onnx"))
+    answer = kdeploy("bench", "runs/quickstart", *BRIEF)
+    assert answer.status == 2
+    assert answer.said == (
+        f"{row} of runs/quickstart were built on {TARGET} from other ONNX files than it has now. "
+        f"Type: kdeploy export runs/quickstart --target {TARGET}"
+    )
+    shutil.copytree(built / row, built / "student-onnxruntime-of-before")
+    answer = kdeploy("export", "runs/quickstart", "--target", TARGET)  # makes the file again as it was
+    assert answer.status == 0, answer.err
+    assert sorted(path.name for path in built.iterdir()) == rows, "what is not asked for any more goes"
+
+
+def test_what_was_measured_of_engines_of_before_is_marked(kdeploy, run):
+    keep_engines(run, 1)
+    assert kdeploy("bench", str(run), *BRIEF).status == 0
+    (engine,) = (run / "engines").iterdir()
+    manifest = json.loads((engine / "manifest.json").read_text())
+    manifest["files"][manifest["model"]] = "0" * 64
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    answer = kdeploy("report", str(run), "--out", "report.md", "--out", "report.html")
+    note = "Measured of engines that this run has no more: "
+    assert note in answer.out
+    assert "To measure on loopback again: kdeploy bench RUN --target TARGET" in Path("report.md").read_text()
+    assert note in Path("report.html").read_text()
+
+
+def test_a_file_of_somebody_is_built_there_and_measured_there(kdeploy, place, ready):
+    """Its engines are on the device's side alone."""
+    theirs = "runs/quickstart/export/student.float32.onnx"
+    answer = kdeploy("export", theirs, "--target", TARGET, "--out", "out")
+    assert answer.status == 2
+    assert answer.said.startswith(f"Say which engine {TARGET} is to build: --engine onnxruntime")
+    assert not Path("out").exists()
+    answer = kdeploy("export", theirs, "--engine", "onnxruntime", "--target", TARGET, "--out", "out")
+    assert answer.status == 0, answer.err
+    assert f"Measure them there:  kdeploy bench out --target {TARGET}" in answer.out
+    answer = kdeploy("bench", "out", *BRIEF, "--json", "-")
+    assert answer.status == 0, answer.err
+    assert [one["engine"] for one in answer.json["measurements"]] == ["onnxruntime"]
+
+
+def test_a_boards_threads_are_as_many_as_the_device_has_cores(kdeploy, file, ready, monkeypatch):
+    core = min(os.sched_getaffinity(0))
+    monkeypatch.setenv("KDEPLOY_SSH", f"taskset -c {core} {ready.ssh}")
+    answer = kdeploy("bench", "one.onnx", *BRIEF, "--for", "rpi5", "--json", "-")
+    assert answer.json["measurements"][0]["threads"] == 1
+    assert "threads: 1 (4 suit rpi5, but 1 cores may be used here)" in answer.err
 
 
 def test_json_alone_on_standard_output(kdeploy, run):
@@ -211,6 +290,8 @@ def test_doctor_with_a_board_file_of_ones_own(kdeploy, empty, ready):
     shutil.copy(boards.file("rpi5"), "my board.yaml")
     answer = kdeploy("doctor", "--target", TARGET, "--for", str(Path("my board.yaml").absolute()))
     assert answer.status == 0, answer.err
+    assert "board my board" in answer.out
+    assert "another machine" in answer.out, "it is compared with the device"
 
 
 def test_setup_ends_with_what_the_device_can_do(kdeploy, empty, loopback, made_ready, monkeypatch):
@@ -240,6 +321,8 @@ def test_clean_leaves_nothing_there(kdeploy, empty, ready):
         (["clean", TARGET, "--wheels"], "--extra and --wheels are for setup"),
         (["setup", TARGET, "--extra", "opnvino"], "kdeploy has no extra 'opnvino'"),
         (["setup", "ssh://pi:secret@host"], "ssh://pi:***@host"),
+        (["setup", "pi@host"], "'pi@host' is no target. Did you mean 'ssh://pi@host'?"),
+        (["clean", "container:edge"], "nothing stays"),
     ],
 )
 def test_words_that_do_not_go_together(kdeploy, empty, loopback, words, said):
