@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,28 @@ def assert_nothing_is_left(machine: Machine) -> None:
     assert machine.files("/tmp") == []
 
 
-def at_the_same_time(action) -> threading.Thread:
-    thread = threading.Thread(target=action)
-    thread.start()
-    return thread
-
-
 def when_measuring(machine: Machine) -> None:
     deadline = time.monotonic() + 120
     while not any("kdeploy.bench.child" in process.command for process in machine.processes()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@contextmanager
+def cut_while_measuring(machine: Machine, *, back_after_s: float | None) -> Iterator[None]:
+    """The connection drops as soon as something is measured there. back_after_s: None: it does not come back."""
+
+    def cut() -> None:
+        when_measuring(machine)
+        machine.cut()
+        if back_after_s is not None:
+            time.sleep(back_after_s)
+            machine.restore()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    yield
+    thread.join()
 
 
 def test_from_export_to_report(at, place, kdeploy):
@@ -103,15 +115,8 @@ def test_from_export_to_report(at, place, kdeploy):
 
 
 def test_a_short_cut_is_mended(at, kdeploy):
-    def cut() -> None:
-        when_measuring(at)
-        at.cut()
-        time.sleep(3)
-        at.restore()
-
-    thread = at_the_same_time(cut)
-    answer = kdeploy("bench", ENGINE, "--target", at.target, "--json", "-")
-    thread.join()
+    with cut_while_measuring(at, back_after_s=3):
+        answer = kdeploy("bench", ENGINE, "--target", at.target, "--json", "-")
     assert answer.status == 0, answer.err
     assert "dropped: trying again for" in answer.err
     assert f"connected to {at.target} again" in answer.err
@@ -122,13 +127,8 @@ def test_a_short_cut_is_mended(at, kdeploy):
 def test_a_long_cut_ends_it_there(at, place, kdeploy, monkeypatch):
     monkeypatch.setenv("KDEPLOY_LEASE_S", "5")
 
-    def cut() -> None:
-        when_measuring(at)
-        at.cut()
-
-    thread = at_the_same_time(cut)
-    answer = kdeploy("bench", ENGINE, "--target", at.target, "--out", "kept")
-    thread.join()
+    with cut_while_measuring(at, back_after_s=None):
+        answer = kdeploy("bench", ENGINE, "--target", at.target, "--out", "kept")
     assert answer.status == 5
     assert answer.said == (
         f"{at.target} was out of reach for longer than 5 s, and has ended the run by itself; nothing of it is left "
@@ -185,15 +185,8 @@ def test_a_password_is_asked_for_once(at, place):
 
 
 def test_a_short_cut_is_mended_where_the_connection_is_shared(at, place):
-    def cut() -> None:
-        when_measuring(at)
-        at.cut()
-        time.sleep(3)
-        at.restore()
-
-    thread = at_the_same_time(cut)
-    status, written = in_a_terminal(["bench", ENGINE, "--target", at.target], place, KDEPLOY_SSH=at.ssh_command)
-    thread.join()
+    with cut_while_measuring(at, back_after_s=3):
+        status, written = in_a_terminal(["bench", ENGINE, "--target", at.target], place, KDEPLOY_SSH=at.ssh_command)
     assert status == 0, written
     assert "dropped: trying again for" in written
     assert_nothing_is_left(at)
