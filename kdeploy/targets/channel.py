@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kdeploy.children import held_signals
-from kdeploy.errors import KdeployError, Unavailable, UserError
+from kdeploy.errors import Unavailable, UserError
 from kdeploy.targets.program import program
+from kdeploy.targets.refusals import refusal, unreachable
 
 if TYPE_CHECKING:
     from kdeploy.targets.base import Target
@@ -41,10 +42,6 @@ News = Callable[[dict[str, Any]], None]
 
 class Lost(Exception):
     """The connection ended, or nothing came through it for too long."""
-
-
-class Gone(Unavailable):
-    """The device knows nothing of a job any more."""
 
 
 @contextmanager
@@ -92,7 +89,7 @@ class Channel:
             raise Unavailable(f"{place} can't be reached: there is no {words[0]} here. Install it first.") from None
         except Lost:
             said = self._close()
-            raise Unavailable(_why_not(place, self._running.returncode, said, try_first)) from None
+            raise unreachable(place, self._running.returncode, said, try_first) from None
         except BaseException:
             self._close()
             raise
@@ -253,57 +250,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
-def refusal(message: dict[str, Any], place: str) -> KdeployError:
-    """What a device refused, in one sentence that says what to do."""
-    kind = message["error"]
-    if kind == "disk":
-        free = message["free_bytes"] >> 20
-        return UserError(
-            f"{place}: {message['why']} in {message['folder']} ({free} MiB are free). Make room there; "
-            "`kdeploy target clean` removes what kdeploy keeps on it."
-        )
-    if kind == "busy":
-        return Unavailable(
-            f"{place} has been busy with another measurement for {message['since_s']:.0f} s; two at a time would "
-            "disturb each other. Wait for its end; one that nobody waits for any more ends by itself after a minute."
-        )
-    if kind == "outside":
-        return Unavailable(f"{place} refused {message['path']!r}, a path outside its job.")
-    if kind == "broken":
-        last = "".join(message["said"].strip().splitlines()[-1:])
-        return Unavailable(f"{place}: its environment does not work ({last}). Make it anew: kdeploy target setup")
-    if kind == "failed":
-        said = message["said"].strip()
-        missing = "No module named venv" in said or "No module named ensurepip" in said
-        remedy = " Type there: sudo apt install python3-venv" if missing else ""
-        return Unavailable(f"{place}: `{message['command']}` failed: {said}.{remedy}")
-    if kind == "gone":
-        return Gone(f"{place} has ended the run, and nothing of it is left there. Start it again.")
-    if kind == "damaged":
-        return UserError(f"{place}: a file arrived damaged. Is something writing to it here? Try it again.")
-    if kind == "foreign":
-        return UserError(f"{place}: {message['folder']} is somebody else's. Have its home folder be writable.")
-    return Unavailable(
-        f"{place}: what kdeploy does there failed. If it fails again, begin anew: kdeploy target clean, then setup.\n"
-        f"{message.get('said', kind)}".rstrip()
-    )
-
-
 def _ignore_interruptions() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _why_not(place: str, status: int | None, said: str, try_first: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    lower = said.lower()
-    if status == 127 or "python3: not found" in lower or "python3: command not found" in lower:
-        return f"{place} has no python3. Install it there, for instance: sudo apt install python3 python3-venv"
-    if "SyntaxError" in said:
-        return f"{place} has a Python that is too old to be asked: kdeploy needs 3.10 or newer there."
-    # The last line is what went wrong; what is before is a banner. ssh says only there why a connection was closed.
-    last = lines[-1] if lines else f"the connection ended with status {status}"
-    if last.startswith(("Connection closed", "Connection reset")) and len(lines) > 1:
-        last = f"{lines[-2]}; {last}"
-    hint = f" Try first whether this works: {try_first}" if try_first else ""
-    return f"{place} can't be reached: {last.rstrip('.')}.{hint}"

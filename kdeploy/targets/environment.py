@@ -17,7 +17,8 @@ from kdeploy import artifacts, events
 from kdeploy.errors import KdeployError, Unavailable, UserError
 from kdeploy.machine.host import installed_version
 from kdeploy.targets.base import Target
-from kdeploy.targets.channel import Channel, connected, refusal
+from kdeploy.targets.channel import Channel, connected
+from kdeploy.targets.refusals import refusal
 from kdeploy.targets.sending import send
 from kdeploy.targets.wheel import requirements, write_wheel
 

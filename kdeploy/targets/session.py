@@ -16,7 +16,8 @@ from kdeploy import artifacts, events
 from kdeploy.errors import SETUP, KdeployError, Unavailable, UserError
 from kdeploy.targets import environment
 from kdeploy.targets.base import Target
-from kdeploy.targets.channel import Channel, Gone, Lost
+from kdeploy.targets.channel import Channel, Lost
+from kdeploy.targets.refusals import Gone
 from kdeploy.targets.relay import Replay
 from kdeploy.targets.sending import send
 

@@ -159,7 +159,7 @@ def test_a_full_disk_still_learns_how_a_job_ended(tmp_path, monkeypatch):
 
 
 def test_every_error_of_a_device_is_one_of_ours():
-    from kdeploy.targets.channel import refusal
+    from kdeploy.targets.refusals import refusal
 
     for kind in ("gone", "damaged", "something new"):
         assert isinstance(refusal({"error": kind}, "pi@host"), KdeployError)
