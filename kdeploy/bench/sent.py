@@ -8,7 +8,7 @@ import numpy as np
 
 from kdeploy.sources.base import ImageSet
 
-FILE = "test-images.npz"
+FILE = "kdeploy-test-images.npz"
 """In the folder that is measured, or beside the file that is."""
 
 

@@ -107,10 +107,10 @@ def _engines(run: Path, place: options.Target) -> list[Path]:
     left_out = [name for name in chosen if engine[name] not in there]
     if len(left_out) == len(chosen):
         needed = sorted(set(engine.values()) - {PYTORCH})
-        extras = "".join(f" --extra {name}" for name in needed if name != "onnxruntime")
-        remedy = f" Type: kdeploy target setup {place.text}{extras}" if needed and not place.brings_kdeploy else ""
-        missing = ", ".join(needed) or PYTORCH
-        raise Unavailable(f"{place.text} has no runtime for any engine of {run} ({missing}).{remedy}")
+        remedy = device.remedy(needed) if needed else ""
+        raise Unavailable(
+            f"{place.text} has no runtime for any engine of {run} ({', '.join(needed) or PYTORCH}).{remedy}"
+        )
     for missing in sorted({engine[name] for name in left_out}):
         rows = ", ".join(name for name in left_out if engine[name] == missing)
         events.decided("not measured", rows, f"the device has no {missing}")

@@ -157,6 +157,8 @@ def export(
     given = {name: value for name, value in of_a_model.items() if value is not None}
     place = targets.parse(target)
     if source.endswith(SUFFIX):  # what a device is given to do, see `builds`
+        if place is not None or bisect or given.keys() - {"out"}:
+            raise UserError(f"{source} says itself what is to be built here: leave all but --out and --json out.")
         build_engines(Path(source), out or Path("engines"), json_)
         return
     if Path(source).is_dir() and given:

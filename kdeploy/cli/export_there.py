@@ -96,9 +96,7 @@ def _usable(stages: Sequence[BuildEngine], device: Abilities, place: options.Tar
         rows = ", ".join(stage.row for stage in wanted if stage.asked.engine == engine)
         events.decided("not built", rows, f"the device has no {engine}")
     if missing and not found:
-        extras = "".join(f" --extra {engine}" for engine in sorted(missing))
-        remedy = "" if place.brings_kdeploy else f" Type: kdeploy target setup {place.text}{extras}"
-        raise Unavailable(f"{place.text} has no runtime for {', '.join(sorted(missing))}.{remedy}")
+        raise Unavailable(f"{place.text} has no runtime for {', '.join(sorted(missing))}.{device.remedy(missing)}")
     return found
 
 

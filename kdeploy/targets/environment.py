@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from kdeploy.targets.wheel import requirements, write_wheel
 
 _ARCHITECTURES = ("aarch64", "x86_64")
 _PYTHON = (3, 10)
+_NO_EXTRA = ("onnxruntime", "pytorch")
+"""Engines whose runtime every environment has, or none on a device."""
 _NEEDED_BYTES = 700 << 20
 """What an environment takes while it is made: about 350 MiB in the end, and the wheels beside it."""
 _OLDEST_LIBC, _NEWEST_LIBC = 17, 50
@@ -75,10 +77,16 @@ def setup_command(found: Mapping[str, Any], target: Target) -> str:
 
 @dataclass(frozen=True)
 class Abilities:
-    """engines: those whose runtime the device has. instruction_sets: of its processor."""
+    """engines: those whose runtime the device has. instruction_sets: of its processor. setup: see `setup_command`."""
 
     engines: tuple[str, ...]
     instruction_sets: frozenset[str]
+    setup: str
+
+    def remedy(self, missing: Iterable[str]) -> str:
+        """The end of a message: what to type for these runtimes to be there, too; an image has to be built anew."""
+        extras = [f" --extra {engine}" for engine in sorted(missing) if engine not in _NO_EXTRA]
+        return f" Type: {self.setup}{''.join(extras)}" if self.setup else ""
 
 
 def abilities(target: Target) -> Abilities:
@@ -89,9 +97,9 @@ def abilities(target: Target) -> Abilities:
         "print(json.dumps([there, sorted(machine.instruction_sets())]))"
     )
     with connected(target) as channel:
-        require(channel, target)
+        found = require(channel, target)
         names, sets = channel.ask("ask", program=program)["found"]
-    return Abilities(tuple(names), frozenset(sets))
+    return Abilities(tuple(names), frozenset(sets), setup_command(found, target))
 
 
 def set_up(channel: Channel, target: Target, extras: frozenset[str], *, carry: bool) -> str:

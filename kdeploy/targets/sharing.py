@@ -19,7 +19,7 @@ _LONGEST = 100
 def shared(ssh: Sequence[str], host: str) -> list[str]:
     """Options by which ssh goes on with the connection that it has, or opens one that it can go on with.
 
-    None where nobody could be asked for a password, where the person's own configuration shares connections already,
+    Nothing where nobody could be asked for a password, where the person's own configuration shares connections already,
     or where the temporary folder's name is too long for a socket.
     """
     return list(_shared(tuple(ssh), host)) if _can_ask() else []

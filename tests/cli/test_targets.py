@@ -94,9 +94,24 @@ def test_a_bundle_of_a_run(kdeploy, run):
     assert answer.json["measurements"][0]["accuracy"] is not None
 
 
+SETUP = f"kdeploy target setup {TARGET} --extra loadgen"
+
+
+def test_what_is_missing_is_added_to_what_is_there():
+    device = environment.Abilities(("onnxruntime",), frozenset(), SETUP)
+    assert device.remedy(["tensorrt", "openvino"]) == f" Type: {SETUP} --extra openvino --extra tensorrt"
+    assert environment.Abilities((), frozenset(), "").remedy(["openvino"]) == "", "an image has no such command"
+
+
+def test_a_plan_takes_no_options_of_a_model(kdeploy, tmp_path):
+    answer = kdeploy("export", str(tmp_path / "engines.build.json"), "--precision", "int8")
+    assert answer.status == 2
+    assert answer.said.endswith("says itself what is to be built here: leave all but --out and --json out.")
+
+
 def test_what_the_device_has_no_runtime_for_is_said(kdeploy, run, monkeypatch):
     there: tuple[str, ...] = ("onnxruntime",)
-    monkeypatch.setattr(environment, "abilities", lambda place: environment.Abilities(there, frozenset()))
+    monkeypatch.setattr(environment, "abilities", lambda place: environment.Abilities(there, frozenset(), SETUP))
     answer = kdeploy("bench", str(run), *BRIEF)
     assert answer.status == 0, answer.err
     left_out = {path.name for path in (run / "engines").iterdir() if "onnxruntime" not in path.name}
@@ -108,11 +123,11 @@ def test_what_the_device_has_no_runtime_for_is_said(kdeploy, run, monkeypatch):
     there = ()
     answer = kdeploy("bench", str(run), *BRIEF)
     assert answer.status == 5
-    assert f"Type: kdeploy target setup {TARGET}" in answer.said
+    assert answer.said.endswith(f"Type: {SETUP}"), "what was installed there before is kept"
 
 
 def test_int8_for_another_processor_is_warned_of(kdeploy, run, monkeypatch):
-    found = environment.Abilities(("onnxruntime",), frozenset({"asimd"}))
+    found = environment.Abilities(("onnxruntime",), frozenset({"asimd"}), SETUP)
     monkeypatch.setattr(environment, "abilities", lambda place: found)
     (int8,) = (path.name for path in (run / "engines").iterdir() if "onnxruntime-int8" in path.name)
     answer = kdeploy("bench", str(run), *BRIEF)

@@ -5,9 +5,26 @@ from __future__ import annotations
 from array import array
 
 from kdeploy.bench.scenarios._timeline import OutputLog, Timeline, since
-from kdeploy.bench.scenarios.base import Load
+from kdeploy.bench.scenarios.base import Load, Scenario, ScenarioResult, result, too_few, within
 
 _REPORT_EVERY_NS = 1_000_000_000
+
+
+def latency_at(p: float, load: Load, scenario: Scenario, metric: str) -> tuple[ScenarioResult, Timeline]:
+    """Run the closed loop; the metric is a percentile of a query's latency, by early stopping."""
+    timeline = closed_loop(load)
+    found = within(timeline, p)
+    made = result(
+        load,
+        timeline,
+        scenario=scenario,
+        metric=metric,
+        unit="ms",
+        value=None if found is None else found.value_ms,
+        reasons=too_few(len(timeline.latency_ns), p),
+        p=p,
+    )
+    return made, timeline
 
 
 def closed_loop(load: Load) -> Timeline:

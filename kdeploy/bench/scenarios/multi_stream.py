@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kdeploy.bench.scenarios._closed_loop import closed_loop
+from kdeploy.bench.scenarios._closed_loop import latency_at
 from kdeploy.bench.scenarios._timeline import Timeline
-from kdeploy.bench.scenarios.base import Load, Scenario, ScenarioResult, Settings, result, too_few, within
+from kdeploy.bench.scenarios.base import Load, Scenario, ScenarioResult, Settings
 
 _P = 0.99
 _STREAMS = 8
@@ -20,16 +20,4 @@ class MultiStream(Scenario):
         return _STREAMS
 
     def measure(self, load: Load) -> tuple[ScenarioResult, Timeline]:
-        timeline = closed_loop(load)
-        found = within(timeline, _P)
-        made = result(
-            load,
-            timeline,
-            scenario=self,
-            metric="p99 latency of 8 samples",
-            unit="ms",
-            value=None if found is None else found.value_ms,
-            reasons=too_few(len(timeline.latency_ns), _P),
-            p=_P,
-        )
-        return made, timeline
+        return latency_at(_P, load, self, "p99 latency of 8 samples")
